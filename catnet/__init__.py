@@ -1,0 +1,1 @@
+"""CAT-Net, and a bench for few-shot medical image segmentation."""

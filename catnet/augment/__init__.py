@@ -1,0 +1,1 @@
+"""Augmentation, on the device, the whole batch at once."""

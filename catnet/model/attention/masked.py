@@ -1,0 +1,76 @@
+"""Multi-head attention between two maps, CAT-Net's own.
+
+Paper: "Few Shot Medical Image Segmentation with Cross Attention Transformer", Lin et al., MICCAI
+2023, arXiv 2303.13867, after "Attention Is All You Need", Vaswani et al., 2017, arXiv 1706.03762.
+
+    attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V,    d = dim / heads
+
+Q comes from `x`, K and V from `context`. `keep` names the context positions that may be attended
+to; `how` says where it enters (METHOD's `mask_how`):
+
+    bias      softmax(Q K^T / sqrt(d) + log keep) V        the kept weights sum to one
+    multiply  (softmax(Q K^T / sqrt(d)) * keep) V          the kept weights sum to less than one
+
+Cost: 4 n c^2 + 2 n m c multiply-adds, for n tokens of x, m of context, c channels (n = m for self).
+"""
+
+from typing import Literal
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from catnet.errors import UserError
+from catnet.types import Features
+
+
+class MaskedAttention(nn.Module):
+    """Multi-head attention on maps; `context` may have another height and width than `x`."""
+
+    def __init__(self, dim: int, *, heads: int = 8) -> None:
+        super().__init__()
+        if dim % heads:
+            raise UserError(f"masked attention: heads={heads} does not divide dim={dim}")
+        self.heads = heads
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.project = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Features,
+        context: Features | None = None,
+        *,
+        keep: Float[Tensor, "b i j"] | None = None,
+        how: Literal["multiply", "bias"] = "multiply",
+    ) -> Features:
+        """Attend from every position of `x` to the positions of `context` (default: `x` itself).
+
+        `keep` is a map in {0, 1} of context's height and width; without any kept position the
+        attended value is zero, never NaN.
+        """
+        height = x.shape[-2]
+        context = x if context is None else context
+        query = self.query(rearrange(x, "b c h w -> b (h w) c"))
+        key, value = self.key_value(rearrange(context, "b c i j -> b (i j) c")).chunk(2, dim=-1)
+        query, key, value = (
+            rearrange(part, "b n (heads d) -> b heads n d", heads=self.heads)
+            for part in (query, key, value)
+        )
+        bias = None
+        if keep is not None:
+            kept = rearrange(keep, "b i j -> b 1 (i j) 1").to(value.dtype)
+            value = value * kept
+            if how == "bias":
+                bias = exclude(rearrange(keep, "b i j -> b 1 1 (i j)"), like=query)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        attended = rearrange(attended, "b heads n d -> b n (heads d)")
+        return rearrange(self.project(attended), "b (h w) c -> b c h w", h=height)
+
+
+def exclude(keep: Tensor, *, like: Tensor) -> Tensor:
+    """Additive bias that removes dropped positions; a row that keeps none stays finite."""
+    none_kept = keep.sum(dim=-1, keepdim=True) == 0
+    dropped = (keep == 0) & ~none_kept
+    return like.new_zeros(dropped.shape).masked_fill(dropped, float("-inf"))

@@ -1,0 +1,30 @@
+"""The axis legend, and the tensor types that public signatures speak in.
+
+| letter | axis                                            |
+|--------|-------------------------------------------------|
+| `b`    | episodes in a batch                             |
+| `s`    | shots: support slices of one episode            |
+| `c`    | channels                                        |
+| `h w`  | rows and columns, of a slice or of a feature    |
+| `n`    | tokens, `n = h * w`                             |
+| `d`    | slices of a volume (depth)                      |
+| `H W`  | rows and columns of the slice, where both occur |
+
+Images are float, z-scored; masks are float in {0, 1}; probabilities are float in [0, 1].
+The shapes are checked while the tests run, never for a user.
+"""
+
+from jaxtyping import Bool, Float, Integer
+from numpy import ndarray
+from torch import Tensor
+
+Features = Float[Tensor, "b c h w"]
+Map = Float[Tensor, "b h w"]
+Images = Float[Tensor, "b 1 h w"]
+SupportImages = Float[Tensor, "b s 1 h w"]
+SupportMasks = Float[Tensor, "b s h w"]
+
+Volume = Float[ndarray, "d h w"]
+LabelVolume = Integer[ndarray, "d h w"]
+MaskVolume = Bool[ndarray, "d h w"]
+Affine = Float[ndarray, "4 4"]
