@@ -13,12 +13,12 @@ import torch
 def guard_torchvision() -> None:
     """Import torchvision, declaring its missing operators where that is why it fails."""
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
         declare_operators()
-        import torchvision  # noqa: F401
+        import torchvision
 
 
 def declare_operators() -> None:
