@@ -1,0 +1,85 @@
+"""What several mechanisms share: norm and block on maps, a context on the grid of `x`.
+
+Block: "Attention Is All You Need", Vaswani et al., 2017, arXiv 1706.03762, in the pre-norm order of
+"An Image is Worth 16x16 Words", Dosovitskiy et al., ICLR 2021, arXiv 2010.11929:
+
+    y = x + attention(norm(x)),    z = y + W_2 gelu(W_1 norm(y) + b_1) + b_2
+"""
+
+from collections.abc import Callable
+
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from catnet.errors import UserError
+from catnet.model.ffn import Mlp
+from catnet.types import Context, Features
+
+State = dict[str, Tensor]
+
+BLOCK = {
+    "norm1": "attention_norm",
+    "norm2": "feed_forward_norm",
+    "mlp.fc1": "feed_forward.expand",
+    "mlp.fc2": "feed_forward.reduce",
+}
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalization over the channels at every position of a map."""
+
+    def forward(self, x: Features) -> Features:
+        """Normalize (b, c, h, w) over c."""
+        return rearrange(super().forward(rearrange(x, "b c h w -> b h w c")), "b h w c -> b c h w")
+
+
+class PreNormBlock(nn.Module):
+    """A mechanism, then a feed-forward, each behind a norm and each added to what came in."""
+
+    def __init__(self, dim: int, *, attention: nn.Module, mlp_ratio: float, eps: float) -> None:
+        super().__init__()
+        self.attention_norm = ChannelNorm(dim, eps=eps)
+        self.attention = attention
+        self.feed_forward_norm = ChannelNorm(dim, eps=eps)
+        self.feed_forward = Mlp(dim, ratio=mlp_ratio)
+
+    def forward(self, x: Features, context: Context | None = None) -> Features:
+        """Attend to `context` (default: `x` itself), then mix the channels; the shape of `x`."""
+        context = None if context is None else self.attention_norm(context)
+        x = x + self.attention(self.attention_norm(x), context)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+def align(context: Context, *, like: Features) -> Features:
+    """The context, resized bilinearly to the height and width of `like` where they differ."""
+    size = like.shape[-2:]
+    if context.shape[-2:] == size:
+        return context
+    return F.interpolate(context, size, mode="bilinear", align_corners=False)
+
+
+def check_heads(mechanism: str, *, dim: int, heads: int) -> None:
+    """Raise `UserError` unless `heads` heads of equal width make up `dim` channels."""
+    if heads < 1 or dim % heads:
+        raise UserError(
+            f"{mechanism}: heads={heads} does not divide dim={dim}; choose a divisor of dim"
+        )
+
+
+def rename(state: State, names: dict[str, str]) -> State:
+    """The parameters of layers called after `names`: from the authors' names to ours."""
+    ours = {}
+    for name, tensor in state.items():
+        layer, _, parameter = name.rpartition(".")
+        ours[f"{names[layer]}.{parameter}"] = tensor
+    return ours
+
+
+def convert_block(state: State, convert: Callable[[State], State]) -> State:
+    """A timm-style block's parameters as a `PreNormBlock`'s; `convert` knows its attention's."""
+    inner = {n.removeprefix("attn."): t for n, t in state.items() if n.startswith("attn.")}
+    outer = {n: t for n, t in state.items() if not n.startswith("attn.")}
+    for name in ("mlp.fc1.weight", "mlp.fc2.weight"):
+        outer[name] = rearrange(outer[name], "o i -> o i 1 1")
+    return rename(outer, BLOCK) | {f"attention.{n}": t for n, t in convert(inner).items()}

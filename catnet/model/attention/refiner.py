@@ -1,0 +1,248 @@
+"""Refiner: the attention map itself is expanded over heads, convolved, and reduced again.
+
+Paper: "Refiner: Refining Self-attention for Vision Transformers", Zhou, Shi, Kang, Yu, Jiang, Li,
+Jin, Hou, Feng, 2021, arXiv 2106.03714.
+
+    A = softmax(scale Q K^T)                               + scale A_previous, where one is given
+    A' = norm(DLA(A)),   DLA(A) = A + reduce(local(expand(A)))
+    y = W (A' V)
+
+DLA (distributed local attention) treats the heads as channels and the n x m map as an image:
+expand is a 1x1 convolution to `expansion` times the heads, local a depthwise `kernel` x `kernel`
+one, reduce a 1x1 one; batch-norm after each, relu6 after the first two. The refined rows need not
+sum to one.
+
+Differs from the authors' code (zhoudaquan/Refiner_ViT): with `share` they ignore the expansion and
+the kernel asked for (and take 3 and 3), here both count. Refiner_ViT_S, M, L refine only in every
+second block, on the shared map of the block before; here `refine` is on, as in the paper.
+Cross form: keys and values are of the context, DLA convolves the n x m map; the context may have
+any height and width. Neighbors in the map are neighbors in row-major order, not in the plane.
+Cost: 2 (n + m) c^2 + 2 n m c as multi-head attention, plus n m H E (2 H + k^2) for H heads,
+expansion E, kernel k (n tokens of x, m of context, c channels); training keeps several maps of
+H E n m values.
+"""
+
+from typing import ClassVar
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from catnet.errors import UserError
+from catnet.model.attention.layers import ChannelNorm, State, check_heads, convert_block, rename
+from catnet.model.ffn import Mlp
+from catnet.types import Context, Features
+
+MAP_NAMES = {
+    "conv_exp": "expand.0",
+    "bn1": "expand.1",
+    "depth_sep_conv": "local.0",
+    "bn2": "local.1",
+    "conv_pro": "reduce.0",
+    "bn3": "reduce.1",
+    "conv": "local.0",
+}
+
+
+class DistributedLocalAttention(nn.Module):
+    """Expand, convolve, reduce a map; with `expansion` None, one full convolution and no more.
+
+    The residual is there where the map is expanded and `out_heads` (default: `heads`) equals
+    `heads`. The map keeps its size; an even kernel reaches one further to the right and down.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        *,
+        out_heads: int | None = None,
+        expansion: int | None = 3,
+        kernel: int = 3,
+    ) -> None:
+        super().__init__()
+        for option, value in (("expansion", expansion), ("kernel", kernel)):
+            if value is not None and value < 1:
+                raise UserError(f"refiner: {option}={value} must be at least 1; the paper takes 3")
+        out = heads if out_heads is None else out_heads
+        self.expand = self.reduce = nn.Identity()
+        self.residual = expansion is not None and out == heads
+        if expansion is None:
+            self.local = nn.Sequential(convolution(heads, out, kernel=kernel))
+            return
+        wide = heads * expansion
+        if expansion > 1:
+            layers = convolution(heads, wide), nn.BatchNorm2d(wide), nn.ReLU6()
+            self.expand = nn.Sequential(*layers)
+        depthwise = convolution(wide, wide, kernel=kernel, groups=wide)
+        self.local = nn.Sequential(depthwise, nn.BatchNorm2d(wide), nn.ReLU6())
+        self.reduce = nn.Sequential(convolution(wide, out), nn.BatchNorm2d(out))
+
+    def forward(self, attention: Float[Tensor, "b heads n m"]) -> Float[Tensor, "b out n m"]:
+        """The refined map."""
+        refined = self.reduce(self.local(self.expand(attention)))
+        return attention + refined if self.residual else refined
+
+    @staticmethod
+    def convert(state: State) -> State:
+        """Names of the authors' `DLA` to ours."""
+        return rename(state, MAP_NAMES)
+
+
+class Refiner(nn.Module):
+    """Multi-head attention with a refined map, which can be handed on from round to round.
+
+    With `refine` off the map is only added to; with `share` there are no queries and keys, and the
+    map of an earlier round is refined in place of an own one. In training, batch-norm needs a map
+    of more than one value.
+    """
+
+    cross: ClassVar[bool] = True
+    carries_map: ClassVar[bool] = True
+    paper: ClassVar[str] = "Refiner, arXiv 2106.03714"
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 8,
+        expansion: int | None = 3,
+        kernel: int = 3,
+        refine: bool = True,
+        share: bool = False,
+        bias: bool = False,
+        scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        check_heads("refiner", dim=dim, heads=heads)
+        if share and not refine:
+            raise UserError("refiner: share=True refines the shared map and needs refine=True")
+        self.heads = heads
+        self.share = share
+        self.scale = (dim // heads) ** -0.5 if scale is None else scale
+        self.query = None if share else nn.Linear(dim, dim, bias=bias)
+        self.key = None if share else nn.Linear(dim, dim, bias=bias)
+        self.value = nn.Linear(dim, dim, bias=bias)
+        self.project = nn.Linear(dim, dim)
+        self.refine = None
+        if refine:
+            local = DistributedLocalAttention(heads, expansion=expansion, kernel=kernel)
+            self.refine = nn.Sequential(local, nn.BatchNorm2d(heads))
+
+    def forward(self, x: Features, context: Context | None = None) -> Features:
+        """Attend from every position of `x` to the context (default: `x` itself)."""
+        return self.attend(x, context)[0]
+
+    def attend(
+        self,
+        x: Features,
+        context: Context | None = None,
+        previous: Float[Tensor, "b heads n m"] | None = None,
+    ) -> tuple[Features, Float[Tensor, "b heads n m"]]:
+        """The result, and the map to hand on: the refined one, or with `share` the one received.
+
+        Raises `UserError` where `previous` is of another size, or absent though `share` needs it.
+        """
+        context = x if context is None else context
+        value = self.tokens(self.value, context)
+        used = self.attention_map(x, context, previous)
+        found = rearrange(
+            einsum(used, value, "b a n m, b a m d -> b a n d"), "b a n d -> b n (a d)"
+        )
+        result = rearrange(self.project(found), "b (h w) c -> b c h w", h=x.shape[-2])
+        return result, previous if self.share else used
+
+    def attention_map(
+        self,
+        x: Features,
+        context: Context | None = None,
+        previous: Float[Tensor, "b heads n m"] | None = None,
+    ) -> Float[Tensor, "b heads n m"]:
+        """The map that mixes the values; its rows sum to one only with `refine` off."""
+        context = x if context is None else context
+        self.check(previous, x=x, context=context)
+        if self.share:
+            return self.refine(previous) * self.scale
+        query, key = self.tokens(self.query, x), self.tokens(self.key, context)
+        attention = einsum(query * self.scale, key, "b a n d, b a m d -> b a n m").softmax(dim=-1)
+        if previous is not None:
+            attention = attention + self.scale * previous
+        return attention if self.refine is None else self.refine(attention)
+
+    def tokens(self, layer: nn.Linear, x: Features) -> Float[Tensor, "b heads n d"]:
+        """A linear layer on every position, split into heads."""
+        flat = layer(rearrange(x, "b c h w -> b (h w) c"))
+        return rearrange(flat, "b n (heads d) -> b heads n d", heads=self.heads)
+
+    def check(self, previous: Tensor | None, *, x: Tensor, context: Tensor) -> None:
+        """Raise `UserError` for a previous map that this round cannot use."""
+        if previous is None and self.share:
+            raise UserError("refiner: share=True has no map of its own; hand it an earlier round's")
+        queries, keys = x.shape[-2] * x.shape[-1], context.shape[-2] * context.shape[-1]
+        expected = (x.shape[0], self.heads, queries, keys)
+        if previous is not None and previous.shape != expected:
+            raise UserError(
+                f"refiner: the previous map is {tuple(previous.shape)}, this round's {expected}; "
+                "keep heads and sizes between rounds"
+            )
+
+    @staticmethod
+    def convert(state: State) -> State:
+        """Names of the authors' `Refined_Attention` to ours."""
+        outer = {n: value for n, value in state.items() if not n.startswith(("qkv.", "DLA."))}
+        local = {n[4:]: value for n, value in state.items() if n.startswith("DLA.")}
+        ours = rename(outer, {"proj": "project", "adapt_bn": "refine.1"})
+        ours |= {f"refine.0.{n}": v for n, v in DistributedLocalAttention.convert(local).items()}
+        rows, columns = state["qkv.weight"].shape
+        parts = ("value",) if rows == columns else ("query", "key", "value")
+        for kind in (n[4:] for n in state if n.startswith("qkv.")):
+            split = rearrange(state[f"qkv.{kind}"], "(p c) ... -> p c ...", p=len(parts))
+            ours |= {f"{part}.{kind}": value for part, value in zip(parts, split, strict=True)}
+        return ours
+
+
+class RefinerBlock(nn.Module):
+    """The authors' transformer block: both branches see half of their input and count twice.
+
+    The feed-forward's result is scaled per channel, from 1e-5 at the start.
+    """
+
+    carries_map: ClassVar[bool] = True
+
+    def __init__(
+        self, dim: int, *, attention: Refiner, mlp_ratio: float = 3.0, eps: float = 1e-6
+    ) -> None:
+        super().__init__()
+        self.attention_norm = ChannelNorm(dim, eps=eps)
+        self.attention = attention
+        self.feed_forward_norm = ChannelNorm(dim, eps=eps)
+        self.feed_forward = Mlp(dim, ratio=mlp_ratio)
+        self.scale = nn.Parameter(torch.full((dim,), 1e-5))
+
+    def forward(self, x: Features, context: Context | None = None) -> Features:
+        """`attend` without a map."""
+        return self.attend(x, context)[0]
+
+    def attend(
+        self,
+        x: Features,
+        context: Context | None = None,
+        previous: Float[Tensor, "b heads n m"] | None = None,
+    ) -> tuple[Features, Float[Tensor, "b heads n m"]]:
+        """As `Refiner.attend`; the context is halved and normed as `x` is."""
+        context = None if context is None else self.attention_norm(context / 2)
+        found, handed = self.attention.attend(self.attention_norm(x / 2), context, previous)
+        x = x + 2 * found
+        mixed = self.feed_forward(self.feed_forward_norm(x / 2))
+        return x + 2 * rearrange(self.scale, "c -> c 1 1") * mixed, handed
+
+    @staticmethod
+    def convert(state: State) -> State:
+        """Names of the authors' `Block` to ours."""
+        block = {n: value for n, value in state.items() if n != "mlp.scale_channel"}
+        return convert_block(block, Refiner.convert) | {"scale": state["mlp.scale_channel"]}
+
+
+def convolution(inputs: int, outputs: int, *, kernel: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias that keeps the size of the map."""
+    return nn.Conv2d(inputs, outputs, kernel, padding="same", groups=groups, bias=False)

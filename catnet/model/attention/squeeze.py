@@ -1,0 +1,53 @@
+"""Squeeze-and-excitation: one weight per channel, read from the mean of every channel.
+
+Paper: "Squeeze-and-Excitation Networks", Hu, Shen, Albanie, Sun, Wu, CVPR 2018, arXiv 1709.01507.
+
+    y_c = sigmoid(W2 relu(W1 mean(x)))_c x_c,    W1: c -> c / reduction,  W2: back to c
+
+Differs from the reference code (moskomule/senet.pytorch): nothing; no biases, as in the equation.
+Cross form: the mean is taken over the context, the weights are applied to `x`; the context may
+have any height and width.
+Cost: m c to pool, 2 c^2 / reduction for the weights, n c to apply them (n tokens of x, m of
+context).
+"""
+
+from typing import ClassVar
+
+from einops import rearrange, reduce
+from torch import nn
+
+from catnet.errors import UserError
+from catnet.model.attention.layers import State, rename
+from catnet.types import Context, Features
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel weights from global averages."""
+
+    cross: ClassVar[bool] = True
+    paper: ClassVar[str] = "SENet, arXiv 1709.01507"
+
+    def __init__(self, dim: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        if not 1 <= reduction <= dim:
+            raise UserError(
+                f"se: reduction={reduction} leaves no hidden channel of dim={dim}; "
+                f"choose a whole number from 1 to {dim}"
+            )
+        hidden = dim // reduction
+        self.excite = nn.Sequential(
+            nn.Linear(dim, hidden, bias=False),
+            nn.ReLU(),
+            nn.Linear(hidden, dim, bias=False),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Features, context: Context | None = None) -> Features:
+        """Weigh the channels of `x` by what the context (default: `x` itself) holds on average."""
+        squeezed = reduce(x if context is None else context, "b c i j -> b c", "mean")
+        return x * rearrange(self.excite(squeezed), "b c -> b c 1 1")
+
+    @staticmethod
+    def convert(state: State) -> State:
+        """Names of moskomule's `SELayer` to ours."""
+        return rename(state, {"fc.0": "excite.0", "fc.2": "excite.2"})

@@ -1,0 +1,81 @@
+"""Positional encodings that are added to both streams before the first round.
+
+Sine: "Attention Is All You Need", Vaswani et al., 2017, arXiv 1706.03762, in two dimensions as in
+DETR, Carion et al., 2020, arXiv 2005.12872: half of the channels encode the row, half the column,
+
+    PE(p, 2i) = sin(2 pi p / T^(2i / d)),  PE(p, 2i + 1) = cos(2 pi p / T^(2i / d)),  p in (0, 1].
+
+PEG: "Conditional Positional Encodings for Vision Transformers", Chu, Tian, Zhang, Wang, Shen, ICLR
+2023, arXiv 2102.10882, the positional encoding of Twins (arXiv 2104.13840): zeros around the map
+tell a depthwise convolution where the border is,
+
+    PEG(x) = x + depthwise_3x3(x),    with a stride above one without the x.
+"""
+
+import math
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from catnet.errors import UserError
+from catnet.types import Context, Features
+
+
+class NoPosition(nn.Identity):
+    """Leaves the map as it is."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+
+class SinePosition(nn.Module):
+    """Adds a fixed encoding of row and column; works for any height and width."""
+
+    def __init__(self, dim: int, *, temperature: float = 10000.0) -> None:
+        super().__init__()
+        if dim % 4:
+            raise UserError(f"position: sine needs dim divisible by 4, not {dim}; change model.dim")
+        exponent = torch.arange(dim // 4) / (dim // 4)
+        self.register_buffer("frequency", 2 * math.pi / temperature**exponent, persistent=False)
+
+    def forward(self, x: Features) -> Features:
+        """The map plus its encoding."""
+        height, width = x.shape[-2:]
+        rows = repeat(self.encode(height), "h c -> c h w", w=width)
+        columns = repeat(self.encode(width), "w c -> c h w", h=height)
+        return x + torch.cat([rows, columns]).to(x.dtype)
+
+    def encode(self, length: int) -> Float[Tensor, "{length} c"]:
+        """Encoding of the positions along one axis, in half of the channels."""
+        place = torch.arange(1, length + 1, device=self.frequency.device) / length
+        angle = rearrange(place, "n -> n 1") * self.frequency
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class PositionalEncodingGenerator(nn.Module):
+    """Learns an encoding from the neighborhood and the border (PEG); any height and width."""
+
+    def __init__(self, dim: int, *, stride: int = 1) -> None:
+        super().__init__()
+        if stride < 1:
+            raise UserError(f"position: peg cannot have stride={stride}; choose 1 or more")
+        self.encode = nn.Conv2d(dim, dim, 3, stride=stride, padding=1, groups=dim)
+
+    def forward(self, x: Features) -> Context:
+        """The map plus its encoding; with a stride s > 1 the encoding alone, ceil(h / s) high."""
+        encoding = self.encode(x)
+        return x + encoding if self.encode.stride == (1, 1) else encoding
+
+    @staticmethod
+    def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """From the names of the authors' PosCNN to ours."""
+        return {name.replace("proj.0.", "encode."): tensor for name, tensor in state.items()}
+
+
+POSITION: dict[str, type[nn.Module]] = {
+    "none": NoPosition,
+    "sine": SinePosition,
+    "peg": PositionalEncodingGenerator,
+}
