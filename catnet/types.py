@@ -19,6 +19,7 @@ from numpy import ndarray
 from torch import Tensor
 
 Features = Float[Tensor, "b c h w"]
+Context = Float[Tensor, "b c i j"]  # another map, of a height and width of its own
 Map = Float[Tensor, "b h w"]
 Images = Float[Tensor, "b 1 h w"]
 SupportImages = Float[Tensor, "b s 1 h w"]
