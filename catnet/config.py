@@ -112,13 +112,17 @@ class TrainSettings(Strict):
 class EvaluateSettings(Strict):
     """Protocols, supports and metrics (METHOD section 5)."""
 
-    protocols: tuple[Literal["EP1", "EP2"], ...] = Field(("EP1", "EP2"), min_length=1)
+    protocols: tuple[Literal["EP1", "EP2"], ...] = Field(
+        ("EP1", "EP2"), min_length=1, description="EP1 knows the organ's extent, EP2 does not"
+    )
     support: Literal["extra", "index", "each"] = Field(
         "extra", description="the fold's extra case, one by index, or each in turn"
     )
     support_index: int = Field(2, ge=0, description="for `support: index`, within the sorted fold")
     shots: int = Field(1, ge=1, description="support cases")
-    baselines: tuple[Literal["copy", "untrained"], ...] = Field(("copy", "untrained"))
+    baselines: tuple[Literal["copy", "untrained"], ...] = Field(
+        ("copy", "untrained"), description="rows beside those of the network"
+    )
     tolerance: float = Field(2.0, gt=0, description="of the surface Dice, mm")
     batch: int = Field(8, ge=1, description="slices that the network sees at once")
     predictions: bool = Field(True, description="write NIfTI labels on the raw grid")
@@ -205,5 +209,5 @@ def apply_override(content: dict, override: str) -> None:
             raise UserError(f"{override!r}: {group} is a single value and has no {name}")
     try:
         content[name] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise UserError(f"{override!r}: {text!r} is not a YAML value; quote it") from None

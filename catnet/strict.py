@@ -11,23 +11,41 @@ from typing import TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
+from yaml.composer import ComposerError
 
 from catnet.errors import UserError
 
 
 class Strict(BaseModel):
-    """A frozen group of settings that knows no name but its own."""
+    """A frozen group of settings that knows no name but its own, and no number but a finite one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """The safe loader, to which a key that stands twice is a mistake and not an override."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """A mapping, before anchors are merged into it; raises `yaml.YAMLError`."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ComposerError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            seen.add(str(key.value))
+        return node
 
 
 Settings = TypeVar("Settings", bound=Strict)
+UNKNOWN = "extra_forbidden"  # told first: the name that is missing is often the one misspelt
 
 
 def read_yaml(path: Path) -> dict:
     """The mapping in a YAML file; raises `UserError` where there is none."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -47,14 +65,15 @@ def check(kind: type[Settings], content: dict, *, source: str) -> Settings:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{source}: {explain(kind, error.errors()[0])}") from None
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != UNKNOWN)
+        raise UserError(f"{source}: {explain(kind, problems[0])}") from None
 
 
 def explain(kind: type[Strict], problem: ErrorDetails) -> str:
     """One sentence on the first thing that is wrong."""
     path = [str(part) for part in problem["loc"]]
-    key = ".".join(path) or "the whole"
-    if problem["type"] == "extra_forbidden":
+    key = ".".join(path)
+    if problem["type"] == UNKNOWN:
         known = names_at(kind, path[:-1])
         nearest = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
@@ -63,7 +82,7 @@ def explain(kind: type[Strict], problem: ErrorDetails) -> str:
         return f"{key} is missing; add it"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if problem["type"] == "value_error":
-        return f"{key}: {message}"
+        return f"{key}: {message}" if path else message
     return f"{key}: {message[:1].lower()}{message[1:]}, not {shorten(problem['input'])}"
 
 

@@ -64,16 +64,22 @@ class Card(Strict):
     size: tuple[int, int] = Field(description="voxels in the plane after crop and pad")
     organs: dict[str, Number] = Field(min_length=1)
     other_labels: tuple[Number, ...] = ()
-    groups: dict[str, tuple[str, ...]] = Field({}, description="organs tested together")
+    groups: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
+        {}, description="organs tested together"
+    )
     supervoxels: SupervoxelSettings
-    folds: Annotated[int, Field(ge=2)] | tuple[tuple[Annotated[int, Field(ge=0)], ...], ...]
+    folds: int | tuple[tuple[int, ...], ...] = Field(
+        description="how many, or lists of indices into the cases sorted by number"
+    )
 
     @field_validator("image", "label")
     @classmethod
     def one_place_for_the_case(cls, pattern: str) -> str:
-        """A file pattern says once where the name of the case stands."""
+        """A file pattern says once where the name of the case stands, within the raw folder."""
         if pattern.count("{case}") != 1:
             raise ValueError("a file pattern holds {case} exactly once")
+        if Path(pattern).is_absolute():
+            raise ValueError("a file pattern starts in the folder of --raw, without a leading /")
         return pattern
 
     @field_validator("orientation")
@@ -100,9 +106,29 @@ class Card(Strict):
             raise ValueError("size is two multiples of 32")
         return size
 
+    @field_validator("folds", mode="before")
+    @classmethod
+    def number_or_lists(cls, folds: object) -> object:
+        """A number of folds, or the cases of each: at least two, none of them twice."""
+        if isinstance(folds, int) and folds >= 2:
+            return folds
+        lists = folds if isinstance(folds, list | tuple) and folds else [None]
+        if not all(isinstance(fold, list | tuple) for fold in lists):
+            raise ValueError("give a number of folds from 2, or lists such as [[0, 1, 2], [2, 0]]")
+        for fold in lists:
+            if not all(isinstance(index, int) and index >= 0 for index in fold):
+                raise ValueError(f"{list(fold)} are not all indices of cases, which count from 0")
+            if len(fold) < 2:
+                raise ValueError("every fold needs two cases, a query and a support")
+            if len(set(fold)) < len(fold):
+                raise ValueError(f"{list(fold)} names a case twice, which would support itself")
+        return folds
+
     @model_validator(mode="after")
     def consistent(self) -> "Card":
-        """Numbers are given once, groups name organs, folds name at least two cases each."""
+        """Images are no labels, numbers are given once, groups name organs."""
+        if self.image == self.label:
+            raise ValueError("image and label are the same file pattern; mend one of them")
         numbers = [*self.organs.values(), *self.other_labels]
         if len(set(numbers)) < len(numbers):
             raise ValueError("a label number stands twice in organs and other_labels")
@@ -110,8 +136,6 @@ class Card(Strict):
             for organ in organs:
                 if organ not in self.organs:
                     raise ValueError(f"groups.{group} names {organ!r}, which organs does not have")
-        if not isinstance(self.folds, int) and any(len(fold) < 2 for fold in self.folds):
-            raise ValueError("every fold needs two cases, a query and a support")
         return self
 
     def tested_organs(self, group: str | None) -> dict[str, int]:

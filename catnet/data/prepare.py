@@ -7,21 +7,22 @@ A case becomes a folder with `image.npy` (float32, slices first), `label.npy` (u
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from einops import rearrange
+from nibabel.affines import apply_affine
 
 from catnet.data.body import coarse_grid, find_body
 from catnet.data.card import Card
-from catnet.data.store import META, Meta, case_folder, natural, write_folder
+from catnet.data.store import Case, Meta, case_folder, natural, write_folder
 from catnet.data.volume import Array, Grid, ScanFile, centered, read_volume, resample, standard_grid
 from catnet.errors import UserError
 
-SAME_PLACE = 1e-2  # mm; two affines that differ by less put no voxel elsewhere
+SAME_PLACE = 0.1  # mm between the corners of two grids; programs round affines differently
 
 
 def raw_cases(card: Card, raw: Path) -> dict[str, tuple[Path, Path]]:
@@ -29,7 +30,7 @@ def raw_cases(card: Card, raw: Path) -> dict[str, tuple[Path, Path]]:
     if not raw.is_dir():
         raise UserError(f"{raw}: no such folder; give the folder of the raw scans with --raw")
     before, after = (re.escape(part) for part in card.image.split("{case}"))
-    pattern = re.compile(f"{before}(?P<case>[^/]+){after}")
+    pattern = re.compile(f"{before}(?P<case>[^/.][^/]*){after}")
     pairs = {}
     for path in sorted(raw.glob(card.image.replace("{case}", "*"))):
         found = pattern.fullmatch(path.relative_to(raw).as_posix())
@@ -72,11 +73,12 @@ def prepare(card: Card, raw: Path) -> Iterator[tuple[str, int, bool]]:
 
 def is_prepared(folder: Path, key: dict) -> bool:
     """Whether a case was prepared from these very sources by this very recipe."""
+    case = Case(folder)
     try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        meta, shapes = case.meta, {case.image.shape, case.label.shape}
+    except UserError:
         return False
-    return all(meta.get(name) == value for name, value in key.items())
+    return shapes == {meta.shape} and all(getattr(meta, k) == value for k, value in key.items())
 
 
 def prepare_case(card: Card, image: Path, label: Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -92,10 +94,9 @@ def prepare_case(card: Card, image: Path, label: Path) -> tuple[dict[str, np.nda
     labels = resample(numbers, truth.grid, grid, order=0)
     if not np.isin(list(card.organs.values()), labels).any():
         raise UserError(f"{label}: shows none of the card's organs; check organs and size")
-    deviation = float(voxels.std())
-    if deviation == 0:
+    if voxels.min() == voxels.max():
         raise UserError(f"{image}: the cropped volume is constant; check the card's clip and size")
-    normal = (voxels - voxels.mean()) / deviation
+    normal = (voxels - voxels.mean()) / voxels.std()
     arrays = {
         "image": rearrange(normal, "x y z -> z y x").astype(np.float32),
         "label": rearrange(labels, "x y z -> z y x").astype(np.uint16),
@@ -145,10 +146,12 @@ def check_pair(scan: ScanFile, truth: ScanFile, *, image: Path, label: Path) -> 
             f"{label}: shape {truth.grid.shape} differs from {scan.grid.shape} of {image}; "
             "resample the label onto its image"
         )
-    apart = np.abs(scan.grid.affine - truth.grid.affine).max()
+    corners = np.array(list(product(*((0, n - 1) for n in scan.grid.shape))))
+    here, there = (apply_affine(volume.grid.affine, corners) for volume in (scan, truth))
+    apart = np.linalg.norm(here - there, axis=1).max()
     if apart > SAME_PLACE:
         raise UserError(
-            f"{label}: its affine differs from that of {image} by up to {apart:.3g}; "
+            f"{label}: its affine puts voxels up to {apart:.3g} mm away from those of {image}; "
             "copy the image's affine if both lie on one grid, else resample the label"
         )
 
@@ -157,8 +160,12 @@ def check_labels(card: Card, truth: ScanFile, *, path: Path) -> Array:
     """The label as uint16; raises `UserError` for a number that the card does not know."""
     numbers = np.unique(truth.voxels)
     whole = np.rint(numbers)
-    if np.abs(numbers - whole).max() > 1e-3:
-        raise UserError(f"{path}: labels are not whole numbers (such as {numbers[1]:g})")
+    broken = numbers[np.abs(numbers - whole) > 1e-3]
+    if broken.size:
+        raise UserError(
+            f"{path}: labels are not whole numbers (such as {broken[0]:g}); resample them with "
+            "nearest neighbor"
+        )
     known = {0, *card.organs.values(), *card.other_labels}
     unknown = [int(number) for number in whole if int(number) not in known]
     if unknown:

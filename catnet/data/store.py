@@ -20,7 +20,7 @@ import numpy as np
 
 from catnet.data.card import Card
 from catnet.data.volume import Grid
-from catnet.errors import UserError
+from catnet.errors import UserError, writing
 from catnet.paths import data_home
 from catnet.strict import Strict, check
 from catnet.types import LabelVolume, Volume
@@ -75,6 +75,11 @@ class Case:
     def name(self) -> str:
         """The case as the data set calls it."""
         return self.meta.case
+
+    @property
+    def depth(self) -> int:
+        """Number of slices."""
+        return self.meta.shape[0]
 
     @property
     def image(self) -> Volume:
@@ -133,7 +138,8 @@ def open_cases(card: Card) -> tuple[Case, ...]:
 
 def natural(name: str) -> tuple:
     """Sort key that puts case 2 before case 10."""
-    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name))
+    parts = re.split(r"(\d+)", name)
+    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)
 
 
 def read_json(path: Path) -> dict:
@@ -149,27 +155,29 @@ def write_folder(folder: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> 
     """Write a case beside its place, then move it there: there is never half a case."""
     temporary = folder.with_name(f".{folder.name}-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        (temporary / META).write_text(meta.model_dump_json(), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with writing(folder):
+        try:
+            temporary.mkdir(parents=True)
+            for name, array in arrays.items():
+                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            (temporary / META).write_text(meta.model_dump_json(), encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_supervoxels(case: Case, labels: LabelVolume, meta: SupervoxelMeta) -> None:
     """Add pseudo-labels to a case; their description comes last and makes them count."""
     target = case.folder / SUPERVOXELS
-    target.unlink(missing_ok=True)
     temporary = case.folder / f".supervoxels-{os.getpid()}.npy"
-    try:
-        np.save(temporary, labels.astype(np.uint16), allow_pickle=False)
-        os.replace(temporary, case.folder / "supervoxels.npy")
-        temporary.write_text(meta.model_dump_json(), encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(target):
+        try:
+            target.unlink(missing_ok=True)
+            np.save(temporary, labels.astype(np.uint16), allow_pickle=False)
+            os.replace(temporary, case.folder / "supervoxels.npy")
+            temporary.write_text(meta.model_dump_json(), encoding="utf-8")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ NIfTI. Only axis order, direction, spacing and place ever change; a volume that 
 obliquely stays oblique.
 """
 
+import math
 import os
 import zlib
 from dataclasses import dataclass
@@ -14,13 +15,16 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Shaped
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 from numpy import ndarray
 from scipy import ndimage
 
-from catnet.errors import UserError
+from catnet.errors import UserError, writing
 from catnet.types import Affine
 
 Array = Shaped[ndarray, "x y z"]
+BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, zlib.error)
+PACKED = 1032  # bytes that one byte of gzip can hold at most
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,18 @@ def read_volume(path: Path) -> ScanFile:
     """A 3D NIfTI file, every voxel finite; raises `UserError` for anything else."""
     try:
         image = nib.load(path)
+        check_length(path, image)
         voxels = np.asanyarray(image.dataobj)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the folder and the card's pattern") from None
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise UserError(f"{path}: not a readable NIfTI file ({error}); get it again") from None
+    except BROKEN as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{path}: not a readable NIfTI file ({why}); get it again") from None
+    except MemoryError:
+        raise UserError(f"{path}: {image.shape} voxels exceed the memory; crop the scan") from None
     if voxels.ndim == 4 and voxels.shape[3] == 1:
         voxels = voxels[..., 0]
-    if voxels.ndim != 3:
+    if voxels.ndim != 3 or voxels.size == 0:
         raise UserError(f"{path}: has {voxels.ndim} axes, {voxels.shape}; give one 3D volume")
     if not np.issubdtype(voxels.dtype, np.number) or np.iscomplexobj(voxels):
         raise UserError(f"{path}: voxels are {voxels.dtype}; give a volume of real numbers")
@@ -72,6 +80,17 @@ def read_volume(path: Path) -> ScanFile:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise UserError(f"{path}: its affine maps voxels to no place; write a valid one")
     return ScanFile(voxels, Grid(voxels.shape, affine))
+
+
+def check_length(path: Path, image: SpatialImage) -> None:
+    """Raise `ValueError` where a header claims more voxels than its file can hold.
+
+    The reader would reserve the memory that is claimed before it finds out.
+    """
+    claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
+    packed = {".gz": PACKED, ".nii": 1}.get(path.suffix)
+    if packed and claimed > packed * path.stat().st_size:
+        raise ValueError(f"its header claims {image.shape} voxels, the file holds fewer")
 
 
 def standard_grid(
@@ -126,10 +145,11 @@ def centered(grid: Grid, *, size: tuple[int, int], center: tuple[float, float]) 
 
 def write_volume(path: Path, voxels: Array, affine: Affine) -> None:
     """Write NIfTI under a temporary name, then rename it: there is never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        nib.save(nib.Nifti1Image(voxels, affine), temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(voxels, affine), temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
