@@ -1,6 +1,7 @@
 """Tables of Dice per organ from tidy rows."""
 
 import pandas as pd
+from rich import box
 from rich.table import Table
 
 
@@ -24,12 +25,13 @@ def summarize(rows: pd.DataFrame, metric: str = "dice") -> pd.DataFrame:
 def terminal_table(rows: pd.DataFrame, *, title: str) -> Table:
     """Dice in percent, mean and standard deviation over cases, a line a protocol and model."""
     summary = summarize(rows)
-    table = Table(title=title, caption="Dice in %, mean ± standard deviation over cases")
-    table.add_column("protocol")
-    table.add_column("model")
+    caption = "Dice in %, mean±standard deviation over cases"
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("protocol", no_wrap=True)
+    table.add_column("model", no_wrap=True)
     columns = list(dict.fromkeys(summary.columns.get_level_values(0)))
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     previous = None
     for (protocol, model), values in summary.iterrows():
         if previous not in (None, protocol):
@@ -37,7 +39,7 @@ def terminal_table(rows: pd.DataFrame, *, title: str) -> Table:
         table.add_row(
             protocol if protocol != previous else "",
             model,
-            *(f"{values[c, 'mean']:.1f} ± {values[c, 'std']:.1f}" for c in columns),
+            *(f"{values[c, 'mean']:.1f}±{values[c, 'std']:.1f}" for c in columns),
         )
         previous = protocol
     return table
