@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from catnet.errors import UserError
 from catnet.model.ffn import Mlp
+from catnet.model.ops import ChannelNorm
 from catnet.types import Context, Features
 
 State = dict[str, Tensor]
@@ -24,14 +25,6 @@ BLOCK = {
     "mlp.fc1": "feed_forward.expand",
     "mlp.fc2": "feed_forward.reduce",
 }
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalization over the channels at every position of a map."""
-
-    def forward(self, x: Features) -> Features:
-        """Normalize (b, c, h, w) over c."""
-        return rearrange(super().forward(rearrange(x, "b c h w -> b h w c")), "b h w c -> b c h w")
 
 
 class PreNormBlock(nn.Module):

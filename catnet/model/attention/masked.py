@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.types import Features
+from catnet.types import Context, Features
 
 
 class MaskedAttention(nn.Module):
@@ -40,7 +40,7 @@ class MaskedAttention(nn.Module):
     def forward(
         self,
         x: Features,
-        context: Features | None = None,
+        context: Context | None = None,
         *,
         keep: Float[Tensor, "b i j"] | None = None,
         how: Literal["multiply", "bias"] = "multiply",

@@ -1,0 +1,27 @@
+"""Change of contrast by a power of the grey levels, after Ouyang et al., arXiv 2007.09886.
+
+    y = min + (max - min) * ((x - min) / (max - min)) ^ gamma
+
+min and max are those of the slice, so both stay where they are; mean and spread move.
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from catnet.types import Features
+
+
+def adjust_gamma(images: Features, gamma: Float[Tensor, " b"]) -> Features:
+    """Raise grey levels to `gamma`, one exponent an episode, min and max of every channel its own.
+
+    `images` is (b, c, h, w) of any range, c are slices. A constant slice, or an exponent of one,
+    changes no bit.
+    """
+    exponent = rearrange(gamma, "b -> b 1 1 1")
+    low, high = images.aminmax(dim=-1, keepdim=True)
+    low, high = low.amin(dim=-2, keepdim=True), high.amax(dim=-2, keepdim=True)
+    spread = high - low
+    level = (images - low) / spread.clamp_min(torch.finfo(images.dtype).tiny)
+    return torch.where(exponent == 1, images, low + spread * level**exponent)

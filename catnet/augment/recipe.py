@@ -1,0 +1,138 @@
+"""What augmentation may do, and one draw of it per episode.
+
+The recipe of few-shot medical segmentation: "Self-Supervision with Superpixels: Training Few-shot
+Medical Image Segmentation without Annotation", Ouyang et al., ECCV 2020, arXiv 2007.09886; with
+these ranges in "Anomaly Detection-Inspired Few-Shot Medical Image Segmentation Through
+Self-Supervision With Supervoxels", Hansen et al., 2022, arXiv 2203.02048.
+
+    each value ~ U(low, high),  noise ~ U[-1, 1) at every pixel,  side ~ {support, query}
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from catnet.errors import UserError
+
+NEITHER, SUPPORT, QUERY = range(3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The ranges that an episode's augmentation is drawn from.
+
+    probability  that an episode is augmented at all
+    gamma        lowest and highest exponent of the grey levels
+    rotation     largest turn either way, in degrees
+    shift        largest move along rows and along columns either way, in pixels
+    shear        largest slant of the columns either way, in degrees
+    scale        lowest and highest magnification, the same along rows and columns
+    alpha        elastic displacement in pixels where the smoothed noise is one
+    sigma        standard deviation of the Gaussian that smooths the noise, in pixels
+
+    Raises `UserError` for a range that no draw can make sense of.
+    """
+
+    probability: float
+    gamma: tuple[float, float]
+    rotation: float
+    shift: float
+    shear: float
+    scale: tuple[float, float]
+    alpha: float
+    sigma: float
+
+    def __post_init__(self) -> None:
+        demand(0 <= self.probability <= 1, "probability lies between 0 and 1", self.probability)
+        demand(0 < self.gamma[0] <= self.gamma[1], "gamma is (low, high), above 0", self.gamma)
+        demand(0 < self.scale[0] <= self.scale[1], "scale is (low, high), above 0", self.scale)
+        demand(0 <= self.rotation <= 180, "rotation lies between 0 and 180", self.rotation)
+        demand(0 <= self.shear < 90, "shear lies between 0 and 90", self.shear)
+        demand(self.shift >= 0, "shift is not negative", self.shift)
+        demand(self.alpha >= 0, "alpha is not negative", self.alpha)
+        demand(self.sigma > 0, "sigma is above 0 (alpha 0 turns elastic off)", self.sigma)
+
+
+def demand(holds: bool, rule: str, value: object) -> None:
+    """Raise `UserError` with the broken rule and the value that breaks it."""
+    if not holds:
+        raise UserError(f"augmentation: {rule}, got {value}")
+
+
+@dataclass(frozen=True)
+class Params:
+    """One drawn augmentation per episode; `b` leads in every field, so batches concatenate.
+
+    side      which side is changed: NEITHER, SUPPORT or QUERY
+    gamma     exponent
+    rotation  degrees, positive turns the content counterclockwise as seen
+    shift     pixels (right, down)
+    shear     degrees, positive slides what lies below the center to the right
+    scale     factor, above one enlarges the content
+    alpha     pixels
+    sigma     pixels
+    noise     white noise in [-1, 1), not smoothed yet: (right, down) at every pixel
+    """
+
+    side: Integer[Tensor, " b"]
+    gamma: Float[Tensor, " b"]
+    rotation: Float[Tensor, " b"]
+    shift: Float[Tensor, "b 2"]
+    shear: Float[Tensor, " b"]
+    scale: Float[Tensor, " b"]
+    alpha: Float[Tensor, " b"]
+    sigma: Float[Tensor, " b"]
+    noise: Float[Tensor, "b 2 h w"]
+
+    def to(self, device: torch.device | str) -> "Params":
+        """The same draw on another device."""
+        moved = (getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))
+        return Params(*moved)
+
+
+def draw(recipe: Recipe, rngs: Sequence[np.random.Generator], *, height: int, width: int) -> Params:
+    """Draw one augmentation from each generator, on the CPU, for slices of `height` x `width`.
+
+    An episode's draw depends on its own generator alone, and every generator is read equally far
+    whatever the recipe says: turning one change off leaves the others as they were.
+    """
+    low, high = bounds(recipe).T
+    values = torch.empty(len(rngs), len(low))
+    noise = torch.empty(len(rngs), 2, height, width)
+    for rng, its_values, its_noise in zip(rngs, values.numpy(), noise.numpy(), strict=True):
+        its_values[:] = rng.uniform(low, high)
+        rng.random(out=its_noise, dtype=np.float32)
+    coin, flip, gamma, rotation, right, down, shear, scale = values.unbind(dim=1)
+    side = torch.where(flip < 0.5, SUPPORT, QUERY)
+    return Params(
+        side=torch.where(coin < recipe.probability, side, NEITHER),
+        gamma=gamma,
+        rotation=rotation,
+        shift=torch.stack([right, down], dim=1),
+        shear=shear,
+        scale=scale,
+        alpha=torch.full_like(gamma, recipe.alpha),
+        sigma=torch.full_like(gamma, recipe.sigma),
+        noise=noise.mul_(2).sub_(1),
+    )
+
+
+def bounds(recipe: Recipe) -> Float[np.ndarray, "8 2"]:
+    """(low, high) of the coin, the side, gamma, rotation, both shifts, shear and scale."""
+    return np.array(
+        [
+            (0, 1),
+            (0, 1),
+            recipe.gamma,
+            (-recipe.rotation, recipe.rotation),
+            (-recipe.shift, recipe.shift),
+            (-recipe.shift, recipe.shift),
+            (-recipe.shear, recipe.shear),
+            recipe.scale,
+        ],
+        dtype=float,
+    )

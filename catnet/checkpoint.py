@@ -1,0 +1,81 @@
+"""Checkpoints: weights, optimizer state and the number of finished steps, in one safetensors file.
+
+No pickle: tensors under `model/NAME` and `optimizer/PARAMETER/NAME`, the rest as header text. Each
+file is written beside its place and moved there, and the one before it is kept, so that a run that
+is killed at any moment finds a whole one.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from catnet.errors import UserError
+
+KEPT = 2
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, run: str
+) -> None:
+    """Write the state after `step` steps of the run with identity `run`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model/{name}": value.contiguous() for name, value in model.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{number}/{name}"] = value.contiguous()
+    path = folder / f"step-{step:08d}.safetensors"
+    temporary = folder / f".{path.name}-{os.getpid()}"
+    try:
+        save_file(tensors, temporary, metadata={"step": str(step), "run": run})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for old in checkpoints(folder)[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted(folder.glob("step-*.safetensors"))
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, run: str
+) -> int:
+    """Restore `model` and `optimizer`; returns the number of finished steps.
+
+    Raises `UserError` for a file that is damaged, or of another run or architecture; nothing is
+    changed then.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: damaged checkpoint ({error}); delete it") from None
+    if facts.get("run") != run or not facts.get("step", "").isdigit():
+        raise UserError(f"{path}: belongs to run {facts.get('run')}, not {run}; delete it")
+    weights = {
+        name.removeprefix("model/"): value
+        for name, value in tensors.items()
+        if name.startswith("model/")
+    }
+    wanted = model.state_dict()
+    wrong = [k for k in wanted if k not in weights or weights[k].shape != wanted[k].shape]
+    if wrong or len(weights) != len(wanted):
+        name = wrong[0] if wrong else "too many tensors"
+        raise UserError(f"{path}: checkpoint of another architecture ({name}); delete it")
+    model.load_state_dict(weights)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer/"):
+            _, number, field = name.split("/")
+            state.setdefault(int(number), {})[field] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return int(facts["step"])

@@ -1,0 +1,83 @@
+"""The `catnet` command: finds the sub-command, and turns a user's mistake into one sentence.
+
+Each sub-command is a module of `catnet.commands`: its docstring is its manual page, `add_arguments`
+its options, `run` what it does. Only the one that is called is imported, so help appears at once.
+A user's mistake ends with exit status 2; only our own bugs show a traceback.
+"""
+
+import argparse
+import difflib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+
+from catnet.errors import UserError
+
+COMMANDS = {
+    "phantom": "write synthetic abdomens, to try everything without a download",
+    "prepare": "bring raw scans to one orientation, spacing, window and size",
+    "supervoxels": "cut prepared cases into 3D pseudo-labels",
+    "train": "train the network of a run file",
+    "evaluate": "Dice per organ of a trained run, under EP1 and EP2, beside baselines",
+}
+
+DESCRIPTION = """\
+CAT-Net, and an honest bench for few-shot medical image segmentation.
+
+The way of a data set: phantom or raw scans -> prepare -> supervoxels -> train -> evaluate.
+"""
+
+EXAMPLE = """\
+example:
+  catnet phantom phantom_mr --raw ~/catnet/raw/phantom_mr
+  catnet prepare phantom_mr --raw ~/catnet/raw/phantom_mr
+  catnet supervoxels phantom_mr
+  catnet train experiments/smoke.yml
+  catnet evaluate smoke-0123456789
+
+`catnet COMMAND --help` is that command's manual page.
+Folders: CATNET_DATA (~/catnet/data), CATNET_RUNS (~/catnet/runs), CATNET_CARDS (./datasets).
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse, call, and end with one sentence where the user can mend something."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.filterwarnings("ignore", module="torch|timm")
+    try:
+        name = choose(given)
+        module = import_module(f"catnet.commands.{name}")
+        parser = argparse.ArgumentParser(
+            prog=f"catnet {name}",
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(parser)
+        module.run(parser.parse_args(given[1:]))
+    except UserError as error:
+        fail(str(error), status=2)
+    except OSError as error:  # a full disk, a read-only folder
+        place = f"{error.filename}: " if error.filename else ""
+        fail(f"{place}{error.strerror or error}; make room, or choose another folder", status=2)
+    except KeyboardInterrupt:
+        fail("stopped; the same command goes on from here", status=130)
+
+
+def choose(given: list[str]) -> str:
+    """The name of the sub-command; raises `UserError` for one that is not there."""
+    if not given or given[0] in {"-h", "--help"}:
+        listing = "\n".join(f"  {name:<12} {summary}" for name, summary in COMMANDS.items())
+        print(f"usage: catnet COMMAND ...\n\n{DESCRIPTION}\ncommands:\n{listing}\n\n{EXAMPLE}")
+        sys.exit(0)
+    if given[0] not in COMMANDS:
+        nearest = difflib.get_close_matches(given[0], COMMANDS, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(COMMANDS)}"
+        raise UserError(f"{given[0]!r} is not a command; {hint}")
+    return given[0]
+
+
+def fail(sentence: str, *, status: int) -> None:
+    """End with one sentence on standard error."""
+    print(f"catnet: {sentence}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,34 @@
+"""Progress bars that show what is at hand and the time left."""
+
+import os
+from collections.abc import Iterable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def first_process() -> bool:
+    """Whether this is the one process of several that speaks."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def progress_bar(what: str, *fields: str) -> Progress:
+    """A bar with further text columns, which may name fields of the task."""
+    return Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *(TextColumn(field) for field in fields),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not first_process(),
+    )
+
+
+def track(steps: Iterable[tuple[str, int, bool]], what: str) -> Iterator[tuple[str, int, bool]]:
+    """Pass (case, number of cases, whether there was work) through, and show it."""
+    with progress_bar(what, "{task.fields[case]}") as bar:
+        task = bar.add_task(what, total=None, case="")
+        for case, total, fresh in steps:
+            bar.update(task, advance=1, total=total, case=f"case {case}")
+            yield case, total, fresh

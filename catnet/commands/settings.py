@@ -1,0 +1,27 @@
+"""Settings on the command line, and the list of all of them in its help."""
+
+import argparse
+
+from catnet.config import Run
+from catnet.strict import Strict
+
+
+def add_settings(parser: argparse.ArgumentParser, *, group: str | None = None) -> None:
+    """Take key=value arguments, and list the settings (of one group, or all) in the help."""
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="settings that override the file's"
+    )
+    lines = [line for line in list_settings(Run()) if group is None or line.startswith(group)]
+    parser.epilog = "settings, their defaults and meaning:\n" + "\n".join(f"  {x}" for x in lines)
+
+
+def list_settings(settings: Strict, prefix: str = "") -> list[str]:
+    """A line for every setting: its name, default and meaning."""
+    lines = []
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, Strict):
+            lines += list_settings(value, f"{prefix}{name}.")
+        else:
+            lines.append(f"{prefix + name:<26} {value!s:<18} {field.description or ''}".rstrip())
+    return lines

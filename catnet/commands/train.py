@@ -1,0 +1,55 @@
+"""Train the network of a run file; any setting can be given as key=value.
+
+The run's folder under $CATNET_RUNS is named by a hash of everything that decides its weights. The
+same command again goes on from the last checkpoint, and a finished run is left alone. Several
+processes: machine.devices=N, or `torchrun --nproc-per-node N -m catnet train ...`.
+
+example:
+  catnet train experiments/baseline.yml data.fold=1 model.rounds=5 machine.accelerator=gpu
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from catnet.commands.progress import first_process, progress_bar
+from catnet.commands.settings import add_settings
+from catnet.config import load_run
+from catnet.runs import create_run_folder
+from catnet.train import train
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="a file of experiments/")
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train to the end."""
+    folder = create_run_folder(load_run(options.file, options.settings))
+    if folder.trained:
+        print(f"already trained: {folder.path}")
+        return
+    if folder.run.machine.devices > 1 and "WORLD_SIZE" not in os.environ:
+        start_processes(options, folder.run.machine.devices)
+        return
+    with progress_bar(
+        "training", "loss {task.fields[loss]:.3f}", "{task.fields[speed]:.1f}/s"
+    ) as bar:
+        task = bar.add_task("", total=folder.run.train.steps, loss=float("nan"), speed=0.0)
+        train(
+            folder,
+            report=lambda now: bar.update(task, completed=now.step, loss=now.loss, speed=now.speed),
+            say=lambda text: bar.console.print(text, soft_wrap=True, highlight=False),
+        )
+    if first_process():
+        print(f"trained: {folder.path}")
+
+
+def start_processes(options: argparse.Namespace, count: int) -> None:
+    """This command again, in `count` processes that torchrun starts and watches over."""
+    from torch.distributed.run import main as torchrun  # late: it sets up logging when imported
+
+    engine = ["--standalone", f"--nproc-per-node={count}", "-m", "catnet"]
+    torchrun([*engine, "train", str(options.file), *options.settings])

@@ -1,0 +1,183 @@
+"""Prepared cases on disk: memory-mapped arrays, opened when they are read.
+
+$CATNET_DATA/CARD/CASE/image.npy        float32 (d, h, w), z-scored
+                      /label.npy        uint16  (d, h, w), the card's numbers
+                      /meta.json        both grids, hashes, organ pixels a slice
+                      /supervoxels.npy  uint16  (d, h, w), pseudo-labels, 0 is none
+                      /supervoxels.json their settings, pixels a slice
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from catnet.data.card import Card
+from catnet.data.volume import Grid
+from catnet.errors import UserError, writing
+from catnet.paths import data_home
+from catnet.strict import Strict, check
+from catnet.types import LabelVolume, Volume
+
+META, SUPERVOXELS = "meta.json", "supervoxels.json"
+
+
+class Meta(Strict):
+    """What is known of a prepared case. Grids are in (x, y, z), the arrays in (z, y, x)."""
+
+    case: str
+    preparation: str
+    sources: dict[str, str]
+    shape: tuple[int, int, int]
+    affine: tuple[tuple[float, ...], ...]
+    spacing: tuple[float, float, float]
+    raw_shape: tuple[int, int, int]
+    raw_affine: tuple[tuple[float, ...], ...]
+    pixels: dict[str, tuple[int, ...]]
+
+    @property
+    def grid(self) -> Grid:
+        """Where the prepared voxels lie."""
+        depth, height, width = self.shape
+        return Grid((width, height, depth), np.array(self.affine))
+
+    @property
+    def raw_grid(self) -> Grid:
+        """Where the scanner's voxels lie."""
+        return Grid(self.raw_shape, np.array(self.raw_affine))
+
+
+class SupervoxelMeta(Strict):
+    """How supervoxels were cut, and the pixels of each in every slice: (slices, supervoxels)."""
+
+    min_size: int
+    pixels: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prepared case; nothing is read before it is asked for."""
+
+    folder: Path
+
+    @cached_property
+    def meta(self) -> Meta:
+        """Grids, hashes and organ pixels."""
+        return check(Meta, read_json(self.folder / META), source=str(self.folder / META))
+
+    @property
+    def name(self) -> str:
+        """The case as the data set calls it."""
+        return self.meta.case
+
+    @property
+    def depth(self) -> int:
+        """Number of slices."""
+        return self.meta.shape[0]
+
+    @property
+    def image(self) -> Volume:
+        """Z-scored intensities, memory-mapped."""
+        return self.array("image")
+
+    @property
+    def label(self) -> LabelVolume:
+        """The card's label numbers, memory-mapped."""
+        return self.array("label")
+
+    @property
+    def supervoxels(self) -> LabelVolume:
+        """Pseudo-labels, memory-mapped; 0 belongs to no supervoxel."""
+        return self.array("supervoxels")
+
+    @cached_property
+    def supervoxel_meta(self) -> SupervoxelMeta:
+        """Settings and pixel counts of the supervoxels; raises `UserError` where there are none."""
+        path = self.folder / SUPERVOXELS
+        if not path.is_file():
+            card = self.folder.parent.name
+            raise UserError(f"{self.folder}: has no supervoxels; run `catnet supervoxels {card}`")
+        return check(SupervoxelMeta, read_json(path), source=str(path))
+
+    def array(self, name: str) -> np.ndarray:
+        """A memory-mapped array of the case."""
+        path = self.folder / f"{name}.npy"
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); prepare the case again") from None
+
+
+def case_folder(card: Card, case: str) -> Path:
+    """Folder of a prepared case."""
+    return data_home() / card.name / case
+
+
+def open_cases(card: Card) -> tuple[Case, ...]:
+    """All prepared cases of a card, sorted by number; raises `UserError` where there are none."""
+    folder = data_home() / card.name
+    found = [Case(path.parent) for path in folder.glob(f"[!.]*/{META}")]
+    if not found:
+        raise UserError(
+            f"{folder}: no prepared case; run `catnet prepare {card.name} --raw DIR` first"
+        )
+    stale = [case.name for case in found if case.meta.preparation != card.preparation()]
+    if stale:
+        raise UserError(
+            f"{folder}: case {stale[0]} was prepared by another version of the card; run "
+            f"`catnet prepare {card.name} --raw DIR` again"
+        )
+    return tuple(sorted(found, key=lambda case: natural(case.name)))
+
+
+def natural(name: str) -> tuple:
+    """Sort key that puts case 2 before case 10."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object; raises `UserError` where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); prepare the case again") from None
+    return content if isinstance(content, dict) else {}
+
+
+def write_folder(folder: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> None:
+    """Write a case beside its place, then move it there: there is never half a case."""
+    temporary = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with writing(folder):
+        try:
+            temporary.mkdir(parents=True)
+            for name, array in arrays.items():
+                np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            (temporary / META).write_text(meta.model_dump_json(), encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_supervoxels(case: Case, labels: LabelVolume, meta: SupervoxelMeta) -> None:
+    """Add pseudo-labels to a case; their description comes last and makes them count."""
+    target = case.folder / SUPERVOXELS
+    temporary = case.folder / f".supervoxels-{os.getpid()}.npy"
+    with writing(target):
+        try:
+            target.unlink(missing_ok=True)
+            np.save(temporary, labels.astype(np.uint16), allow_pickle=False)
+            os.replace(temporary, case.folder / "supervoxels.npy")
+            temporary.write_text(meta.model_dump_json(), encoding="utf-8")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,155 @@
+"""Volumes on grids: reading, resampling in one step from any grid to any other, writing.
+
+A grid is a shape and an affine that maps voxel indices (x, y, z) to world millimeters (RAS+), as in
+NIfTI. Only axis order, direction, spacing and place ever change; a volume that was scanned
+obliquely stays oblique.
+"""
+
+import math
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Shaped
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
+from numpy import ndarray
+from scipy import ndimage
+
+from catnet.errors import UserError, writing
+from catnet.types import Affine
+
+Array = Shaped[ndarray, "x y z"]
+BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, zlib.error)
+PACKED = 1032  # bytes that one byte of gzip can hold at most
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of a volume lie."""
+
+    shape: tuple[int, int, int]
+    affine: Affine
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimeters between voxels along x, y and z."""
+        return tuple(float(mm) for mm in nib.affines.voxel_sizes(self.affine))
+
+    def moved(self, *, start: tuple[float, float, float], shape: tuple[int, int, int]) -> "Grid":
+        """The grid whose first voxel is at index `start` of this one."""
+        affine = self.affine.copy()
+        affine[:3, 3] = nib.affines.apply_affine(self.affine, start)
+        return Grid(shape, affine)
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """A volume as it is in its file."""
+
+    voxels: Array
+    grid: Grid
+
+
+def read_volume(path: Path) -> ScanFile:
+    """A 3D NIfTI file, every voxel finite; raises `UserError` for anything else."""
+    try:
+        image = nib.load(path)
+        check_length(path, image)
+        voxels = np.asanyarray(image.dataobj)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; check the folder and the card's pattern") from None
+    except BROKEN as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{path}: not a readable NIfTI file ({why}); get it again") from None
+    except MemoryError:
+        raise UserError(f"{path}: {image.shape} voxels exceed the memory; crop the scan") from None
+    if voxels.ndim == 4 and voxels.shape[3] == 1:
+        voxels = voxels[..., 0]
+    if voxels.ndim != 3 or voxels.size == 0:
+        raise UserError(f"{path}: has {voxels.ndim} axes, {voxels.shape}; give one 3D volume")
+    if not np.issubdtype(voxels.dtype, np.number) or np.iscomplexobj(voxels):
+        raise UserError(f"{path}: voxels are {voxels.dtype}; give a volume of real numbers")
+    if not np.isfinite(voxels).all():
+        count = int((~np.isfinite(voxels)).sum())
+        raise UserError(f"{path}: {count} voxels are NaN or infinite; replace them by numbers")
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise UserError(f"{path}: its affine maps voxels to no place; write a valid one")
+    return ScanFile(voxels, Grid(voxels.shape, affine))
+
+
+def check_length(path: Path, image: SpatialImage) -> None:
+    """Raise `ValueError` where a header claims more voxels than its file can hold.
+
+    The reader would reserve the memory that is claimed before it finds out.
+    """
+    claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
+    packed = {".gz": PACKED, ".nii": 1}.get(path.suffix)
+    if packed and claimed > packed * path.stat().st_size:
+        raise ValueError(f"its header claims {image.shape} voxels, the file holds fewer")
+
+
+def standard_grid(
+    grid: Grid, *, orientation: str, spacing: tuple[float | None, float | None, float | None]
+) -> Grid:
+    """`grid` with its axes in the order and direction of `orientation`, at `spacing` (mm)."""
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(grid.affine), nib.orientations.axcodes2ornt(orientation)
+    )
+    affine = grid.affine @ nib.orientations.inv_ornt_aff(turn, grid.shape)
+    shape = tuple(int(grid.shape[axis]) for axis in np.argsort(turn[:, 0]))
+    own = nib.affines.voxel_sizes(affine)
+    wanted = np.array([mm if mm is not None else own[i] for i, mm in enumerate(spacing)])
+    if np.allclose(wanted, own, rtol=1e-3):  # rounded headers are no reason to interpolate
+        return Grid(shape, affine)
+    scaled = tuple(max(1, round(n * a / b)) for n, a, b in zip(shape, own, wanted, strict=True))
+    return Grid(scaled, nib.affines.rescale_affine(affine, shape, wanted, scaled))
+
+
+def resample(voxels: Array, source: Grid, target: Grid, *, order: int, fill: float = 0.0) -> Array:
+    """`voxels` on `source`, interpolated on `target`; `fill` outside of the source.
+
+    `order` 0 is nearest neighbor, for labels; 1 is linear, for intensities. Axes are turned first,
+    without interpolation, so that what is left is a scaling along each axis.
+    """
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(source.affine), nib.io_orientation(target.affine)
+    )
+    turned = nib.orientations.apply_orientation(voxels, turn)
+    affine = source.affine @ nib.orientations.inv_ornt_aff(turn, source.shape)
+    matrix = np.linalg.inv(affine) @ target.affine
+    linear, offset = matrix[:3, :3], matrix[:3, 3]
+    scaling = np.diag(linear)
+    diagonal = np.allclose(linear, np.diag(scaling), atol=1e-4)
+    return ndimage.affine_transform(
+        turned,
+        scaling if diagonal else linear,
+        offset=offset,
+        output_shape=target.shape,
+        order=order,
+        mode="grid-constant",
+        cval=fill,
+        prefilter=False,
+    )
+
+
+def centered(grid: Grid, *, size: tuple[int, int], center: tuple[float, float]) -> Grid:
+    """`grid` cut or padded to `size` in the plane, around index `center`; all slices are kept."""
+    start = [round(c - (n - 1) / 2) for c, n in zip(center, size, strict=True)]
+    return grid.moved(start=(*start, 0), shape=(*size, grid.shape[2]))
+
+
+def write_volume(path: Path, voxels: Array, affine: Affine) -> None:
+    """Write NIfTI under a temporary name, then rename it: there is never half a file."""
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(voxels, affine), temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,113 @@
+"""What a training run leaves behind: a line of JSON, TensorBoard scalars and episode pictures."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from catnet.episode import Episode
+from catnet.errors import UserError
+from catnet.model.loss import Losses
+from catnet.pictures import PREDICTED, TRUTH, Panel, draw_panels
+from catnet.runs import RunFolder, read_json_lines, write_text
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: finished steps of all, the loss and the episodes a second of late."""
+
+    step: int
+    steps: int
+    loss: float
+    speed: float
+
+
+class Journal:
+    """Records a run; lines of steps that a killed run did not save are taken back first."""
+
+    def __init__(
+        self, folder: RunFolder, *, done: int, report: Callable[[Progress], None], writes: bool
+    ) -> None:
+        self.folder = folder
+        self.report = report
+        self.writes = writes
+        self.done = done
+        self.last = (done, time.monotonic())
+        if writes:
+            forget_after(self.path, done)
+
+    @property
+    def path(self) -> Path:
+        """The log."""
+        return self.folder.path / "log.jsonl"
+
+    @cached_property
+    def board(self) -> "SummaryWriter":  # noqa: F821
+        """TensorBoard's writer, which forgets what lies after the resumed step."""
+        from torch.utils.tensorboard import SummaryWriter  # late: it costs seconds
+
+        return SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.done + 1)
+
+    def after(self, step: int, losses: Losses, episode: Episode, *, rate: float) -> None:
+        """Record a finished step where it is due; raises `UserError` for a loss without a value."""
+        machine, steps = self.folder.run.machine, self.folder.run.train.steps
+        if step % machine.log_every == 0 or step == steps:
+            self.write(step, losses, rate=rate)
+        if self.writes and step % machine.picture_every == 0:
+            self.board.add_figure("episode", draw_episode(losses, episode), step)
+
+    def write(self, step: int, losses: Losses, *, rate: float) -> None:
+        """One line of the log, and the same as scalars."""
+        values = {
+            "loss": losses.total.item(),
+            "segmentation": losses.segmentation.item(),
+            "alignment": losses.alignment.item(),
+            "rate": rate,
+        }
+        if not math.isfinite(values["loss"]):
+            raise UserError(
+                f"{self.folder.path}: the loss of step {step} is {values['loss']}; lower "
+                "train.rate or use train.precision=float32, then start a new run"
+            )
+        if not self.writes:
+            return
+        with self.path.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+        before, then = self.last
+        now = time.monotonic()
+        speed = (step - before) * self.folder.run.train.batch / max(now - then, 1e-9)
+        self.last = (step, now)
+        self.report(Progress(step, self.folder.run.train.steps, values["loss"], speed))
+
+    def close(self) -> None:
+        """Write out what TensorBoard still holds."""
+        if self.writes:
+            self.board.close()
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Take back the lines of a log that tell of later steps, or that were cut off."""
+    lines = read_json_lines(path)
+    kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
+    if kept or path.exists():
+        write_text(path, "".join(kept))
+
+
+def draw_episode(losses: Losses, episode: Episode) -> "Figure":  # noqa: F821
+    """The first episode of a step: support, query, and the query mask after every round."""
+    rounds = [mask[0].detach().float().cpu().numpy() for mask in losses.prediction.rounds]
+    support, query = (x.cpu().numpy() for x in (episode.support[0, 0, 0], episode.query[0, 0]))
+    support_mask, query_mask = (
+        x.cpu().numpy() for x in (episode.support_mask[0, 0], episode.query_mask[0])
+    )
+    row = [Panel("support", support, {TRUTH: support_mask})]
+    row += [
+        Panel(f"M_{number}", query, {TRUTH: query_mask, PREDICTED: mask})
+        for number, mask in enumerate(rounds)
+    ]
+    return draw_panels([row], flip=False)

@@ -1,0 +1,128 @@
+"""The encoder: a backbone's last three stages at one dilated stride.
+
+ResNet: "Deep Residual Learning for Image Recognition", He et al., CVPR 2016, arXiv 1512.03385,
+dilated to the output stride as in DeepLab, Chen et al., arXiv 1706.05587. The name `tu-resnet50` is
+timm's network behind segmentation-models-pytorch: its dilation equals torchvision's, which the
+library's own `resnet50` does not, and it takes torchvision's weight files.
+
+    feature = conv1x1([stage 2, stage 3])   (512 + 1024 channels for ResNet-50, to `dim`)
+    deep    = stage 4                       (2048 channels, for the prior only)
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from catnet.errors import UserError
+from catnet.torchvision_guard import guard_torchvision
+from catnet.types import Images
+
+guard_torchvision()
+
+import segmentation_models_pytorch as smp  # noqa: E402  (needs the guard first)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the rest of the network knows of a slice: `feature` (b c h w) and `deep` (b e h w)."""
+
+    feature: Float[Tensor, "*b c h w"]
+    deep: Float[Tensor, "*b e h w"]
+
+    def __getitem__(self, which: slice | Tensor) -> "Encoded":
+        """Some slices of the batch."""
+        return Encoded(self.feature[which], self.deep[which])
+
+    def expand(self, count: int) -> "Encoded":
+        """A batch of one, repeated without a copy."""
+        return Encoded(
+            self.feature.expand(count, *self.feature.shape[1:]),
+            self.deep.expand(count, *self.deep.shape[1:]),
+        )
+
+
+class Encoder(nn.Module):
+    """Slices (b, 1, H, W) to `Encoded` maps at 1 / output_stride of their size."""
+
+    def __init__(self, *, name: str, weights: str, output_stride: int, dim: int) -> None:
+        super().__init__()
+        from_file = weights != "none" and Path(weights).suffix in {".safetensors", ".pt", ".pth"}
+        library_weights = None if weights == "none" or from_file else weights
+        self.backbone = build_backbone(name, library_weights, output_stride)
+        if from_file:
+            load_weights(self.backbone, Path(weights))
+        *_, second, third, self.deep_channels = self.backbone.out_channels
+        self.reduce = nn.Conv2d(second + third, dim, 1)
+
+    def forward(self, images: Images) -> Encoded:
+        """Encode slices whose height and width are multiples of 32."""
+        if images.shape[-2] % 32 or images.shape[-1] % 32:
+            height, width = images.shape[-2:]
+            raise UserError(f"slices are {height} x {width}; both must be multiples of 32")
+        *_, second, third, deep = self.backbone(images)
+        if second.shape[-2:] != third.shape[-2:]:  # an output stride of 16
+            second = F.adaptive_avg_pool2d(second, third.shape[-2:])
+            return Encoded(self.reduce(torch.cat([second, third], dim=1)), deep)
+
+
+def build_backbone(name: str, weights: str | None, output_stride: int) -> nn.Module:
+    """An encoder of the library for grey slices; raises `UserError` where it cannot be had."""
+    try:
+        return smp.encoders.get_encoder(
+            name, in_channels=1, depth=5, weights=weights, output_stride=output_stride
+        )
+    except (KeyError, ValueError, RuntimeError, OSError) as error:
+        reason = str(error).strip("'\"").partition("\n")[0][:200]
+        raise UserError(
+            f"model.encoder {name!r} with encoder_weights {weights or 'none'!r} and output_stride "
+            f"{output_stride} cannot be built ({reason}); try tu-resnet50, none and 8"
+        ) from None
+
+
+def load_weights(backbone: nn.Module, path: Path) -> None:
+    """Load a torchvision-style weight file without running pickled code.
+
+    Color filters are summed into one grey filter; the classifier (`fc.*`) is left out. Raises
+    `UserError` where the file cannot be read or belongs to another architecture.
+    """
+    wanted = backbone.state_dict()
+    prefix = "model." if all(key.startswith("model.") for key in wanted) else ""
+    given = read_weights(path)
+    state = {f"{prefix}{key}": value for key, value in given.items() if not key.startswith("fc.")}
+    for key, value in wanted.items():
+        if key.endswith("num_batches_tracked"):  # files of before 2018 lack this counter
+            state.setdefault(key, value)
+        elif key in state and state[key].ndim == 4 and state[key].shape[1] == 3 * value.shape[1]:
+            state[key] = state[key].sum(dim=1, keepdim=True)
+    wrong = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
+    wrong += [key for key in state if key not in wanted]
+    if wrong:
+        raise UserError(
+            f"{path}: not the weights of this encoder (first difference: {wrong[0]}); "
+            "give a file of the architecture that model.encoder names"
+        )
+    backbone.load_state_dict(state)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from `.safetensors`, or from a plain state dict."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such weight file; check model.encoder_weights") from None
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"{path}: not a readable weight file ({error}); save it again") from None
+    except Exception as error:  # torch raises pickle's own error for anything but tensors
+        if "Unpickling" not in type(error).__name__:
+            raise
+        raise UserError(f"{path}: holds more than tensors; save a plain state dict") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}

@@ -1,0 +1,66 @@
+"""MIFE: mask incorporated feature extraction, CAT-Net's first stage.
+
+Paper: Lin et al., MICCAI 2023, arXiv 2303.13867, section 2.1. The prior is that of "Prior Guided
+Feature Enrichment Network", Tian et al., TPAMI 2020, arXiv 2008.01449.
+
+    p     = masked_average(F_s, M_s)
+    prior = minmax(max over support foreground j of cos(deep_q(i), deep_s(j)))
+    F0_s  = relu(conv1x1([F_s, p, M_s])),   F0_q = relu(conv1x1([F_q, p, prior]))
+    M_0   = conv1x1(relu(conv3x3(F0_q)))
+"""
+
+import torch
+from einops import einsum, rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from catnet.model.encoder import Encoded
+from catnet.model.ops import masked_average, over_shots, spread, to_unit_range
+from catnet.types import Features, Map
+
+
+class MIFE(nn.Module):
+    """Mix the mask into the support and the prior into the query; guess a first query mask."""
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        self.mix_support = nn.Conv2d(2 * dim + 1, dim, 1)
+        self.mix_query = nn.Conv2d(2 * dim + 1, dim, 1)
+        self.classify = nn.Sequential(
+            nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), nn.Conv2d(dim, 1, 1)
+        )
+
+    def forward(
+        self, support: Encoded, share: Float[Tensor, "b s h w"], query: Encoded
+    ) -> tuple[Float[Tensor, "b s c h w"], Features, Map]:
+        """F0_s (b s c h w), F0_q (b c h w) and the logits of M_0 (b h w), all at token size.
+
+        `share` is the part of each token that the support mask covers.
+        """
+        prototype = masked_average(support.feature, share)
+        everywhere = spread(prototype, like=query.feature)
+        shots = share.shape[1]
+        prototypes = repeat(everywhere, "b c h w -> b s c h w", s=shots)
+        mixed = torch.cat(
+            [support.feature, prototypes, rearrange(share, "b s h w -> b s 1 h w")], dim=2
+        )
+        prior = rearrange(similarity_prior(support.deep, share, query.deep), "b h w -> b 1 h w")
+        support_feature = F.relu(over_shots(self.mix_support, mixed))
+        query_feature = F.relu(self.mix_query(torch.cat([query.feature, everywhere, prior], dim=1)))
+        return support_feature, query_feature, self.classify(query_feature).squeeze(1)
+
+
+def similarity_prior(
+    support: Float[Tensor, "b s c h w"], share: Float[Tensor, "b s h w"], query: Features
+) -> Map:
+    """How much each query position looks like some foreground position, in [0, 1] (PFENet).
+
+    A token is foreground where the mask covers any of it. Without foreground the prior is zero.
+    """
+    support = F.normalize(rearrange(support, "b s c h w -> b c (s h w)").float(), dim=1)
+    normal = F.normalize(query.float(), dim=1)
+    cosine = einsum(normal, support, "b c h w, b c n -> b h w n")
+    foreground = rearrange(share, "b s h w -> b 1 1 (s h w)") > 0
+    best = cosine.masked_fill(~foreground, -1.0).amax(dim=-1)
+    return to_unit_range(best)

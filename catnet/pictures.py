@@ -1,0 +1,46 @@
+"""Slices with contours, as pictures: the way a radiologist looks at them, front up."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+TRUTH, PREDICTED = "#56B4E9", "#E69F00"  # blue and orange of Okabe and Ito, for every eye
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One slice with the contours of masks on it, by color."""
+
+    title: str
+    image: Float[ndarray, "h w"]
+    contours: dict[str, Float[ndarray, "h w"]] = field(default_factory=dict)
+
+
+def draw_panels(rows: Sequence[Sequence[Panel]], *, flip: bool) -> "Figure":  # noqa: F821
+    """A figure of rows of panels; `flip` where a slice's rows run from back to front."""
+    from matplotlib.figure import Figure  # late: it costs a second, and most commands draw nothing
+
+    columns = max(len(row) for row in rows)
+    figure = Figure(figsize=(2.2 * columns, 2.4 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes_row, row in zip(grid, rows, strict=True):
+        for axes, panel in zip(axes_row, row, strict=False):
+            turn = np.flipud if flip else np.asarray
+            axes.imshow(turn(panel.image), cmap="gray", interpolation="nearest")
+            for color, mask in panel.contours.items():
+                if mask.min() < 0.5 < mask.max():
+                    axes.contour(turn(mask), levels=[0.5], colors=[color], linewidths=1.2)
+            axes.set_title(panel.title, fontsize=8)
+    return figure
+
+
+def save_panels(path: Path, rows: Sequence[Sequence[Panel]], *, flip: bool) -> None:
+    """Write the figure as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_panels(rows, flip=flip).savefig(path, dpi=110)

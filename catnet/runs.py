@@ -1,0 +1,144 @@
+"""The folder of a run: its settings, its weights, its log.
+
+$CATNET_RUNS/NAME-IDENTITY/run.yml            every setting, and what it ran on
+                          /checkpoints/       to go on from
+                          /log.jsonl          one line every `log_every` steps
+                          /tensorboard/       scalars and episode pictures
+                          /model/             the trained network, for `from_pretrained`
+                          /evaluations/       rows, tables, predictions, pictures
+"""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+
+from catnet.config import Run, load_run
+from catnet.data.card import Card, load_card
+from catnet.data.store import Case
+from catnet.errors import UserError
+from catnet.paths import runs_home
+
+SETTINGS = "run.yml"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run lives, and what it is."""
+
+    path: Path
+    run: Run
+    card: Card
+
+    @property
+    def identity(self) -> str:
+        """Hash of what decides the trained weights."""
+        return self.run.identity(self.card.identity())
+
+    @property
+    def model(self) -> Path:
+        """Folder of the trained network."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def trained(self) -> bool:
+        """Whether training has ended."""
+        return (self.model / "model.safetensors").is_file()
+
+
+def create_run_folder(run: Run) -> RunFolder:
+    """The folder of `run`, made where it is not there yet."""
+    card = load_card(run.data.card)
+    folder = RunFolder(runs_home() / f"{run.name}-{run.identity(card.identity())}", run, card)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_text(
+        folder.path / SETTINGS,
+        yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+    )
+    return folder
+
+
+def open_run_folder(path: Path, *, overrides: Sequence[str] = ()) -> RunFolder:
+    """A run by its folder, or by that folder's name in `$CATNET_RUNS`.
+
+    `overrides` may change how it is evaluated and where, not what was trained.
+    """
+    path = path if path.is_dir() else runs_home() / path
+    if not (path / SETTINGS).is_file():
+        raise UserError(f"{path}: not the folder of a run; `catnet train` prints where a run is")
+    run = load_run(path / SETTINGS)
+    changed = load_run(path / SETTINGS, overrides)
+    card = load_card(run.data.card)
+    if changed.identity(card.identity()) != run.identity(card.identity()):
+        raise UserError(
+            f"{path}: {' '.join(overrides)} would change what was trained; only the settings "
+            "evaluate.* and machine.* can be overridden here"
+        )
+    return RunFolder(path, changed, card)
+
+
+def provenance(folder: RunFolder, cases: tuple[Case, ...]) -> dict[str, object]:
+    """What a number must be read with: commit, versions, machine, data hashes."""
+    packages = ("catnet", "torch", "monai", "segmentation-models-pytorch", "timm", "numpy")
+    return {
+        "identity": folder.identity,
+        "commit": commit(),
+        "versions": {name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "data": {case.name: case.meta.sources for case in cases},
+    }
+
+
+def commit() -> str:
+    """The checkout's commit, with `-dirty` where files differ from it; `unknown` outside of one."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place, then move it there."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON that a person can read."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json_lines(path: Path) -> list[dict]:
+    """The whole lines of a log; one that was cut off by a kill, and all after it, are left out."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found

@@ -1,0 +1,141 @@
+"""Training: one loop, top to bottom; step k is a pure function of (seed, k).
+
+Nothing random is kept between steps, so a run that is killed and started again ends bit for bit as
+if it had never stopped: weights, optimizer state and the number of finished steps are all there is.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from catnet.augment import Recipe, augment, draw
+from catnet.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from catnet.config import Run, TrainSettings
+from catnet.data.episodes import EpisodeSource, open_source
+from catnet.data.folds import split
+from catnet.data.store import open_cases
+from catnet.engine import Engine, start_engine
+from catnet.episode import Episode
+from catnet.errors import UserError
+from catnet.journal import Journal, Progress
+from catnet.model.catnet import initial_model
+from catnet.model.loss import Objective
+from catnet.runs import RunFolder, provenance, write_json
+
+
+def train(
+    folder: RunFolder, *, report: Callable[[Progress], None], say: Callable[[str], None]
+) -> None:
+    """Train a run to its end, from its last checkpoint where it has one, and save the network.
+
+    `report` is told how far it is, `say` what a person should know; both by one process only.
+    Raises `UserError` where the data, the settings or a checkpoint do not allow it.
+    """
+    run = folder.run
+    cases = open_cases(folder.card)
+    training = split(folder.card, cases, run.data.fold).training
+    source = open_source(folder.card, training, run.data, seed=run.seed)
+    engine = start_engine(run)
+    objective = build_objective(run).to(engine.device)
+    optimizer = build_optimizer(objective, run.train)
+    done = resume(folder, objective, optimizer, say=say if engine.first else ignore)
+    forward = engine.wrap(objective)
+    journal = Journal(folder, done=done, report=report, writes=engine.first)
+    if engine.first:
+        write_json(folder.path / "provenance.json", provenance(folder, cases))
+
+    for step in range(done, run.train.steps):
+        episode = training_batch(source, run, engine=engine, step=step)
+        set_rate(optimizer, learning_rate(run.train, step))
+        with engine.autocast():
+            losses = forward(episode)
+        optimizer.zero_grad()
+        losses.total.backward()
+        if run.train.clip:
+            nn.utils.clip_grad_norm_(objective.parameters(), run.train.clip)
+        optimizer.step()
+        journal.after(step + 1, losses, episode, rate=learning_rate(run.train, step))
+        if (step + 1) % run.machine.checkpoint_every == 0 and engine.first:
+            save_checkpoint(
+                folder.checkpoints, objective, optimizer, step=step + 1, run=folder.identity
+            )
+    journal.close()
+    if engine.first:
+        objective.model.save_pretrained(folder.model)
+    engine.stop()
+
+
+def build_objective(run: Run) -> Objective:
+    """The network with its initial weights, and what it is trained for."""
+    model = initial_model(run.model, seed=run.seed)
+    return Objective(model, alignment=run.train.alignment, early=run.train.early).train()
+
+
+def build_optimizer(objective: Objective, settings: TrainSettings) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW; the rate is set before every step."""
+    parameters = objective.parameters()
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=settings.rate, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(
+        parameters,
+        lr=settings.rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def resume(
+    folder: RunFolder,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    *,
+    say: Callable[[str], None],
+) -> int:
+    """Restore the newest checkpoint that can be read; returns the number of finished steps."""
+    problem = None
+    for path in reversed(checkpoints(folder.checkpoints)):
+        try:
+            done = load_checkpoint(path, objective, optimizer, run=folder.identity)
+        except UserError as error:
+            problem = error
+            say(f"{error}; trying the checkpoint before it")
+            continue
+        say(f"going on from step {done} ({path})")
+        return done
+    if problem is not None:
+        raise problem
+    return 0
+
+
+def training_batch(source: EpisodeSource, run: Run, *, engine: Engine, step: int) -> Episode:
+    """This process's share of the episodes of a step, augmented on the device."""
+    share = run.train.batch // engine.world
+    first = step * run.train.batch + engine.rank * share
+    generators = [source.generator(number) for number in range(first, first + share)]
+    episode = source.batch(generators)
+    height, width = episode.query.shape[-2:]
+    recipe = Recipe(**run.augment.model_dump())
+    params = draw(recipe, generators, height=height, width=width)
+    return augment(episode.to(engine.device), params.to(engine.device))
+
+
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """The rate of a step, counted from 0."""
+    warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    if settings.schedule == "constant":
+        return warm * settings.rate
+    if settings.schedule == "cosine":
+        return warm * settings.rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    return warm * settings.rate * settings.decay ** (step * settings.batch // settings.decay_every)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group of parameters this rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def ignore(text: str) -> None:
+    """What the processes other than the first one say."""
