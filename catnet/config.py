@@ -64,11 +64,14 @@ class ModelSettings(Strict):
     encoder_weights: str = Field("none", description="none, a name the library knows, or a file")
     output_stride: Literal[8, 16] = Field(8, description="pixels of the slice per token")
     dim: int = Field(256, ge=8, description="channels of the feature")
-    position: Literal["none", "sine"] = Field("sine", description="positional encoding")
+    position: Literal["none", "sine", "peg"] = Field("sine", description="positional encoding")
     rounds: int = Field(4, ge=0, le=8, description="CMAT rounds; 0 is MIFE and the head alone")
     attention: str = Field("masked", description="mechanism at the self place of CMAT")
     attention_options: dict[str, object] = Field({}, description="options of that mechanism")
-    mlp_ratio: float = Field(2.0, gt=0, description="hidden channels of the MLPs, times dim")
+    cross_attention: str = Field("masked", description="mechanism at the cross place of CMAT")
+    cross_attention_options: dict[str, object] = Field({}, description="options of that one")
+    ffn: Literal["mlp", "conv"] = Field("mlp", description="feed-forward after either attention")
+    mlp_ratio: float = Field(2.0, gt=0, description="hidden channels of it, times dim")
     mask_on: Literal["queries", "keys", "none"] = Field(
         "queries", description="which positions the mask of the cross attention selects"
     )

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import State, rename
+from catnet.model.attention.layers import Mechanism, State, rename
 from catnet.types import Context, Features
 
 POOLS = ("avg", "max", "lp", "lse")
@@ -38,13 +38,12 @@ NAMES = {
 }
 
 
-class CBAM(nn.Module):
+class CBAM(Mechanism):
     """Channel gate, then (unless `spatial` is off) spatial gate; neither has a residual.
 
     In training, batch-norm needs more than one position in the batch.
     """
 
-    cross: ClassVar[bool] = True
     paper: ClassVar[str] = "CBAM, arXiv 1807.06521"
 
     def __init__(

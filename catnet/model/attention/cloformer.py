@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import align, check_heads, rename
+from catnet.model.attention.layers import Mechanism, align, check_heads, rename
 from catnet.model.ffn import ConvFFN
 from catnet.types import Context, Features
 
@@ -49,10 +49,10 @@ BLOCK_NAMES = {
 }
 
 
-class CloAttention(nn.Module):
+class CloAttention(Mechanism):
     """Local branches and a global one, side by side; the default is CloFormer-XXS's third stage."""
 
-    cross: ClassVar[bool] = True
+    aligned: ClassVar[bool] = True
     paper: ClassVar[str] = "CloFormer, arXiv 2303.17803"
 
     def __init__(

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import State, rename
+from catnet.model.attention.layers import Mechanism, State, rename
 from catnet.types import Context, Features
 
 POOLING = ("attention", "average")
@@ -35,10 +35,9 @@ NAMES |= {f"channel_mul_conv.{layer}": f"multiply.{layer}" for layer in (0, 1, 3
 SHAPES = {1: "c -> c", 3: "c 1 1 -> c", 4: "o i 1 1 -> o i"}
 
 
-class GlobalContext(nn.Module):
+class GlobalContext(Mechanism):
     """The query-independent simplification of the non-local block."""
 
-    cross: ClassVar[bool] = True
     paper: ClassVar[str] = "GCNet, arXiv 1904.11492"
 
     def __init__(

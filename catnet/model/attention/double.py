@@ -25,16 +25,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import State, rename
+from catnet.model.attention.layers import Mechanism, State, rename
 from catnet.types import Context, Features
 
 NAMES = {"convA": "feature", "convB": "gather", "convV": "distribute"}
 
 
-class DoubleAttention(nn.Module):
+class DoubleAttention(Mechanism):
     """`features` is the width of A, `maps` that of B and V; each defaults to a quarter of `dim`."""
 
-    cross: ClassVar[bool] = True
     paper: ClassVar[str] = "A2-Nets, arXiv 1810.11579"
 
     def __init__(self, dim: int, *, features: int | None = None, maps: int | None = None) -> None:

@@ -20,14 +20,13 @@ from einops import rearrange, reduce
 from torch import nn
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import State, rename
+from catnet.model.attention.layers import Mechanism, State, rename
 from catnet.types import Context, Features
 
 
-class EfficientChannelAttention(nn.Module):
+class EfficientChannelAttention(Mechanism):
     """Channel weights by one convolution along the channel axis, without a bias."""
 
-    cross: ClassVar[bool] = True
     paper: ClassVar[str] = "ECA-Net, arXiv 1910.03151"
 
     def __init__(

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import State, rename
+from catnet.model.attention.layers import Mechanism, State, rename
 from catnet.types import Context, Features
 
 MODES = ("channel", "spatial", "both")
@@ -49,13 +49,12 @@ NAMES = {
 }
 
 
-class GSoP(nn.Module):
+class GSoP(Mechanism):
     """`channels` is the paper's reduced width d; `grid` the side of the spatial path's 8 x 8 map.
 
     In training, batch-norm needs more than one position in the batch.
     """
 
-    cross: ClassVar[bool] = True
     paper: ClassVar[str] = "GSoP-Net, arXiv 1811.12006"
 
     def __init__(

@@ -7,6 +7,7 @@ Block: "Attention Is All You Need", Vaswani et al., 2017, arXiv 1706.03762, in t
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from einops import rearrange
 from torch import Tensor, nn
@@ -25,6 +26,21 @@ BLOCK = {
     "mlp.fc1": "feed_forward.expand",
     "mlp.fc2": "feed_forward.reduce",
 }
+
+
+class Mechanism(nn.Module):
+    """What stands in the zoo's dict: `forward(x, context=None)` gives a map of the shape of `x`.
+
+    paper        short title and arXiv number
+    cross        whether a context is meaningful; where it is not, giving one is an error
+    aligned      whether x and context must show roughly the same place at the same position
+    carries_map  whether `attend` takes the attention map of the round before and hands one on
+    """
+
+    paper: ClassVar[str]
+    cross: ClassVar[bool] = True
+    aligned: ClassVar[bool] = False
+    carries_map: ClassVar[bool] = False
 
 
 class PreNormBlock(nn.Module):

@@ -14,24 +14,25 @@ to; `how` says where it enters (METHOD's `mask_how`):
 Cost: 4 n c^2 + 2 n m c multiply-adds, for n tokens of x, m of context, c channels (n = m for self).
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from catnet.errors import UserError
+from catnet.model.attention.layers import Mechanism, check_heads
 from catnet.types import Context, Features
 
 
-class MaskedAttention(nn.Module):
+class MaskedAttention(Mechanism):
     """Multi-head attention on maps; `context` may have another height and width than `x`."""
+
+    paper: ClassVar[str] = "CAT-Net, arXiv 2303.13867"
 
     def __init__(self, dim: int, *, heads: int = 8) -> None:
         super().__init__()
-        if dim % heads:
-            raise UserError(f"masked attention: heads={heads} does not divide dim={dim}")
+        check_heads("masked", dim=dim, heads=heads)
         self.heads = heads
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)

@@ -27,20 +27,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import State, rename
+from catnet.model.attention.layers import Mechanism, State, rename
 from catnet.types import Context, Features
 
 NAMES = {"theta": "query", "phi": "key", "g": "value", "W": "project"}
 NAMES |= {"phi.0": "key", "g.0": "value", "W.0": "project", "W.1": "norm"}
 
 
-class NonLocal(nn.Module):
+class NonLocal(Mechanism):
     """`width` is that of theta, phi and g (default: half of `dim`); `norm` is a batch-norm.
 
     In training, batch-norm needs more than one position in the batch.
     """
 
-    cross: ClassVar[bool] = True
     paper: ClassVar[str] = "Non-local Neural Networks, arXiv 1711.07971"
 
     def __init__(

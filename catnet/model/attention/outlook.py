@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from catnet.errors import UserError
 from catnet.model.attention.layers import (
+    Mechanism,
     PreNormBlock,
     align,
     check_heads,
@@ -42,13 +43,13 @@ from catnet.types import Context, Features
 NAMES = {"v": "value", "attn": "weigh", "proj": "project"}
 
 
-class OutlookAttention(nn.Module):
+class OutlookAttention(Mechanism):
     """Every position weighs its neighborhood by itself; `context` gives the neighbors' values.
 
     `scale` multiplies the logits; None is (dim / heads) ** -0.5. The VOLO models use stride 2.
     """
 
-    cross: ClassVar[bool] = True
+    aligned: ClassVar[bool] = True
     paper: ClassVar[str] = "VOLO, arXiv 2106.13112"
 
     def __init__(

@@ -30,7 +30,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import ChannelNorm, State, check_heads, convert_block, rename
+from catnet.model.attention.layers import (
+    ChannelNorm,
+    Mechanism,
+    State,
+    check_heads,
+    convert_block,
+    rename,
+)
 from catnet.model.ffn import Mlp
 from catnet.types import Context, Features
 
@@ -89,7 +96,7 @@ class DistributedLocalAttention(nn.Module):
         return rename(state, MAP_NAMES)
 
 
-class Refiner(nn.Module):
+class Refiner(Mechanism):
     """Multi-head attention with a refined map, which can be handed on from round to round.
 
     With `refine` off the map is only added to; with `share` there are no queries and keys, and the
@@ -97,7 +104,6 @@ class Refiner(nn.Module):
     of more than one value.
     """
 
-    cross: ClassVar[bool] = True
     carries_map: ClassVar[bool] = True
     paper: ClassVar[str] = "Refiner, arXiv 2106.03714"
 

@@ -17,14 +17,13 @@ from einops import rearrange, reduce
 from torch import nn
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import State, rename
+from catnet.model.attention.layers import Mechanism, State, rename
 from catnet.types import Context, Features
 
 
-class SqueezeExcitation(nn.Module):
+class SqueezeExcitation(Mechanism):
     """Channel weights from global averages."""
 
-    cross: ClassVar[bool] = True
     paper: ClassVar[str] = "SENet, arXiv 1709.01507"
 
     def __init__(self, dim: int, *, reduction: int = 16) -> None:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import align, check_heads, rename
+from catnet.model.attention.layers import Mechanism, align, check_heads, rename
 from catnet.model.attention.stripe_window import (
     AnchoredStripeAttention,
     WindowAttention,
@@ -60,7 +60,7 @@ NAMES = {
 }
 
 
-class StripeAttention(nn.Module):
+class StripeAttention(Mechanism):
     """GRL's mixed attention; `stripe` and `groups` say how large or how many stripes are.
 
     `stripe=(8, None), groups=(None, 4)` (GRL-base): stripes of 8 rows, four to the width;
@@ -69,7 +69,7 @@ class StripeAttention(nn.Module):
     `projection`, `output` and `distance` are names from ANCHORS, PROJECTIONS, OUTPUTS, DISTANCES.
     """
 
-    cross: ClassVar[bool] = True
+    aligned: ClassVar[bool] = True
     paper: ClassVar[str] = "GRL, arXiv 2303.00748"
 
     def __init__(

@@ -18,9 +18,9 @@ Cost: that of `twins_lsa` (twice with a context) and of `twins_gsa`.
 
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from catnet.model.attention.layers import ChannelNorm, PreNormBlock, convert_block
+from catnet.model.attention.layers import ChannelNorm, Mechanism, PreNormBlock, convert_block
 from catnet.model.attention.twins_gsa import GlobalSubsampledAttention
 from catnet.model.attention.twins_lsa import LocallyGroupedAttention
 from catnet.types import Context, Features
@@ -28,10 +28,10 @@ from catnet.types import Context, Features
 EPS = 1e-6  # of the norms in front of both steps, in all published Twins models
 
 
-class SpatiallySeparableAttention(nn.Module):
+class SpatiallySeparableAttention(Mechanism):
     """LSA, then GSA, each behind a norm and each added to what came in; options as theirs."""
 
-    cross: ClassVar[bool] = True
+    aligned: ClassVar[bool] = True
     paper: ClassVar[str] = "Twins, arXiv 2104.13840"
 
     def __init__(

@@ -27,20 +27,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import ChannelNorm, check_heads, rename
+from catnet.model.attention.layers import ChannelNorm, Mechanism, check_heads, rename
 from catnet.types import Context, Features
 
 REDUCTIONS = ("convolution", "average", "depthwise")
 
 
-class GlobalSubsampledAttention(nn.Module):
+class GlobalSubsampledAttention(Mechanism):
     """Multi-head attention of every position to one key per cell of `ratio` x `ratio` positions.
 
     `reduce` makes a cell one position: "convolution", "average" or "depthwise" (convolution); at
     `ratio` 1 there is none. The Twins models take 8, 4, 2, 1 in stages of stride 4, 8, 16, 32.
     """
 
-    cross: ClassVar[bool] = True
     paper: ClassVar[str] = "Twins, arXiv 2104.13840"
 
     def __init__(

@@ -28,14 +28,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import align, check_heads, rename
+from catnet.model.attention.layers import Mechanism, align, check_heads, rename
 from catnet.types import Context, Features
 
 
-class LocallyGroupedAttention(nn.Module):
+class LocallyGroupedAttention(Mechanism):
     """Multi-head attention within windows; `scale` None is (dim / heads) ** -0.5."""
 
-    cross: ClassVar[bool] = True
+    aligned: ClassVar[bool] = True
     paper: ClassVar[str] = "Twins, arXiv 2104.13840"
 
     def __init__(
