@@ -17,12 +17,13 @@ import torch
 from einops import pack, unpack
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from catnet.config import ModelSettings
 from catnet.episode import Episode
 from catnet.errors import UserError
+from catnet.files import write_bytes, write_text
 from catnet.model.cmat import CrossAttention, Round, SelfAttention, Streams
 from catnet.model.encoder import Encoded, Encoder
 from catnet.model.mife import MIFE
@@ -121,12 +122,14 @@ class CATNet(nn.Module):
         return Prediction(tuple(masks), support_feature, query_feature, support_mask.shape[-2:])
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write `model.safetensors` and `model.json`, from which the network can be restored."""
+        """Write `model.json`, then `model.safetensors`, from which the network can be restored.
+
+        The weights come last and whole: where they are, the network has been saved.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         state = {key: value.contiguous() for key, value in self.state_dict().items()}
-        save_file(state, folder / WEIGHTS)
-        (folder / SETTINGS).write_text(self.settings.model_dump_json(indent=2) + "\n")
+        write_text(folder / SETTINGS, self.settings.model_dump_json(indent=2) + "\n")
+        write_bytes(folder / WEIGHTS, save(state))
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "CATNet":
@@ -136,10 +139,20 @@ class CATNet(nn.Module):
         """
         folder = Path(folder)
         settings = read_settings(folder / SETTINGS)
-        model = cls(settings.model_copy(update={"encoder_weights": "none"}))
+        try:
+            model = cls(settings.model_copy(update={"encoder_weights": "none"}))
+        except UserError as error:
+            raise UserError(f"{folder / SETTINGS}: {error}") from None
         model.settings = settings
         load_state(model, folder / WEIGHTS)
         return model.eval()
+
+
+def initial_model(settings: ModelSettings, *, seed: int) -> CATNet:
+    """The untrained network, which the seed alone decides; no random state outside is touched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CATNet(settings)
 
 
 def build_round(settings: ModelSettings) -> Round:
@@ -153,10 +166,9 @@ def build_round(settings: ModelSettings) -> Round:
             mlp_ratio=settings.mlp_ratio,
         )
 
-    self_support = self_attention()
     return Round(
-        self_support=self_support,
-        self_query=self_support if settings.share_streams else self_attention(),
+        self_support=self_attention(),
+        self_query=None if settings.share_streams else self_attention(),
         cross=CrossAttention(
             dim=settings.dim,
             mlp_ratio=settings.mlp_ratio,
@@ -175,6 +187,8 @@ def read_settings(path: Path) -> ModelSettings:
         raise UserError(
             f"{path}: cannot be read ({error}); give a folder of a saved model"
         ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no settings; give a folder of a saved model")
     return check(ModelSettings, content, source=str(path))
 
 

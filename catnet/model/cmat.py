@@ -104,13 +104,16 @@ class CrossAttention(nn.Module):
 
 
 class Round(nn.Module):
-    """Self-attention of each stream, then the exchange between them."""
+    """Self-attention of each stream, then the exchange between them.
+
+    Without a `self_query` both streams share `self_support`.
+    """
 
     def __init__(
         self,
         *,
         self_support: SelfAttention,
-        self_query: SelfAttention,
+        self_query: SelfAttention | None,
         cross: CrossAttention,
         direction: Literal["both", "support_to_query", "query_to_support"],
     ) -> None:
@@ -123,7 +126,7 @@ class Round(nn.Module):
     def forward(self, streams: Streams) -> tuple[Float[Tensor, "b s c h w"], Features]:
         """The support and query features after this round."""
         support = over_shots(self.self_support, streams.support)
-        query = self.self_query(streams.query)
+        query = (self.self_query or self.self_support)(streams.query)
         attended = Streams(support, streams.support_kept, query, streams.query_kept)
         if self.direction != "support_to_query":
             support = self.to_support(attended)

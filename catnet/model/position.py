@@ -3,7 +3,9 @@
 Sine: "Attention Is All You Need", Vaswani et al., 2017, arXiv 1706.03762, in two dimensions as in
 DETR, Carion et al., 2020, arXiv 2005.12872: half of the channels encode the row, half the column,
 
-    PE(p, 2i) = sin(2 pi p / T^(2i / d)),  PE(p, 2i + 1) = cos(2 pi p / T^(2i / d)),  p in (0, 1].
+    PE(p, i) = sin(2 pi p / T^(2i / d)),  PE(p, d/2 + i) = cos(2 pi p / T^(2i / d)),  i < d/2,
+
+for a place p in (0, 1] along an axis, which d channels encode.
 """
 
 import math
