@@ -5,15 +5,15 @@ file is written beside its place and moved there, and the one before it is kept,
 is killed at any moment finds a whole one.
 """
 
-import os
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from catnet.errors import UserError
+from catnet.files import write_bytes
 
 KEPT = 2
 
@@ -21,22 +21,19 @@ KEPT = 2
 def save_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, run: str
 ) -> None:
-    """Write the state after `step` steps of the run with identity `run`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the state after `step` steps of the run with identity `run`.
+
+    Raises `UserError` where the disk does not take it; the checkpoints before it stay.
+    """
     tensors = {f"model/{name}": value.contiguous() for name, value in model.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{number}/{name}"] = value.contiguous()
-    path = folder / f"step-{step:08d}.safetensors"
-    temporary = folder / f".{path.name}-{os.getpid()}"
-    try:
-        save_file(tensors, temporary, metadata={"step": str(step), "run": run})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    for old in checkpoints(folder)[:-KEPT]:
-        old.unlink(missing_ok=True)
+    content = save(tensors, metadata={"step": str(step), "run": run})
+    write_bytes(folder / f"step-{step:08d}.safetensors", content)
+    for old in (*checkpoints(folder)[:-KEPT], *folder.glob(".*-step-*")):
+        old.unlink(missing_ok=True)  # the hidden ones are what a kill cut off
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -28,7 +28,7 @@ class DataSettings(Strict):
         "1", description="2 removes training slices that show a tested organ (METHOD in README)"
     )
     group: str | None = Field(
-        None, description="organ group of the card that is tested; none tests all organs"
+        None, description="organ group of the card that is tested; null tests all organs"
     )
     labels: Literal["supervoxels", "organs"] = Field(
         "supervoxels", description="what training episodes are made of"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from catnet.episode import Episode
 from catnet.errors import UserError
+from catnet.files import write_text
 from catnet.model.loss import Losses
 from catnet.pictures import PREDICTED, TRUTH, Panel, draw_panels
-from catnet.runs import RunFolder, read_json_lines, write_text
+from catnet.runs import RunFolder, read_json_lines
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from catnet.config import Run, load_run
 from catnet.data.card import Card, load_card
 from catnet.data.store import Case
 from catnet.errors import UserError
+from catnet.files import write_text
 from catnet.paths import runs_home
 
 SETTINGS = "run.yml"
@@ -58,14 +59,13 @@ class RunFolder:
 
 
 def create_run_folder(run: Run) -> RunFolder:
-    """The folder of `run`, made where it is not there yet."""
+    """The folder of `run`, made where it is not there yet, and left alone where training ended."""
     card = load_card(run.data.card)
     folder = RunFolder(runs_home() / f"{run.name}-{run.identity(card.identity())}", run, card)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    write_text(
-        folder.path / SETTINGS,
-        yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-    )
+    if not folder.trained:
+        settings = run.model_dump(mode="json")
+        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        write_text(folder.path / SETTINGS, text)
     return folder
 
 
@@ -115,16 +115,6 @@ def commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return found.stdout.strip()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place, then move it there."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -1,6 +1,7 @@
 """Shapes and types are checked while the tests run; one thread, because two stall under load."""
 
 import os
+import shutil
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -9,13 +10,51 @@ install_import_hook("catnet", "beartype.beartype")
 
 import pytest
 import torch
+import yaml
 
+from catnet.config import load_run
+from catnet.data.card import load_card
+from catnet.data.phantom import draw_phantom, write_nifti
+from catnet.data.prepare import prepare
+from catnet.data.pseudolabels import add_supervoxels
+from catnet.data.store import open_cases
+from catnet.runs import create_run_folder, open_run_folder
 from catnet.torchvision_guard import guard_torchvision
 
 guard_torchvision()
 torch.set_num_threads(1)
 
 SHARED = Path(os.environ.get("CATNET_SHARED", Path(__file__).parents[2] / "shared"))
+TINY_CARD = {
+    "name": "tiny",
+    "title": "Six small phantoms",
+    "source": "made by the tests",
+    "license": "CC0-1.0",
+    "citation": "none",
+    "modality": "MR",
+    "image": "image_{case}.nii.gz",
+    "label": "label_{case}.nii.gz",
+    "orientation": "LAS",
+    "spacing": [None, None, None],
+    "clip": {"percentiles": [0, 99.5]},
+    "size": [64, 64],
+    "organs": {"liver": 1, "right kidney": 2, "left kidney": 3, "spleen": 4},
+    "groups": {"kidneys": ["right kidney", "left kidney"], "upper": ["liver", "spleen"]},
+    "supervoxels": {"min_size": 100},
+    "folds": [[0, 1, 2], [3, 4, 5, 0]],
+}
+TINY_RUN = {
+    "data": {"card": "tiny", "min_pixels": 20},
+    "model": {"encoder": "tu-test_resnet", "dim": 32, "rounds": 2},
+    "train": {"steps": 6, "batch": 2, "rate": 0.01},
+    "machine": {
+        "accelerator": "cpu",
+        "log_every": 1,
+        "checkpoint_every": 3,
+        "picture_every": 100,
+    },
+}
+WITHOUT_SPLEEN = 5
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +77,37 @@ def chaos() -> Path:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_home(tmp_path_factory) -> Path:
+    """`cards`, `raw` and `data` of six phantoms, 1 to 6; case 5 has no spleen.
+
+    The raw axes run another way in every case, and preparing turns them without interpolation.
+    """
+    home = tmp_path_factory.mktemp("tiny")
+    for name in ("cards", "raw"):
+        (home / name).mkdir()
+    (home / "cards" / "tiny.yml").write_text(yaml.safe_dump(TINY_CARD), encoding="utf-8")
+    (home / "tiny.yml").write_text(yaml.safe_dump(TINY_RUN), encoding="utf-8")
+    for case in range(1, 7):
+        phantom = draw_phantom("MR", seed=0, case=case, size=(64, 64, 12))
+        label = phantom.label.copy()
+        label[label == (4 if case == WITHOUT_SPLEEN else 255)] = 0
+        for kind, voxels in (("image", phantom.image), ("label", label)):
+            path = home / "raw" / f"{kind}_{case}.nii.gz"
+            write_nifti(path, voxels=voxels, affine=phantom.affine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CATNET_DATA", str(home / "data"))
+        card = load_card(str(home / "cards" / "tiny.yml"))
+        list(prepare(card, home / "raw"))
+        list(add_supervoxels(card, open_cases(card)))
+    return home
+
+
+@pytest.fixture
+def tiny(tiny_home, homes, monkeypatch):
+    """`tiny("train.steps=3")`: the folder of a new run on the six phantoms."""
+    monkeypatch.setenv("CATNET_DATA", str(tiny_home / "data"))
+    monkeypatch.setenv("CATNET_CARDS", str(tiny_home / "cards"))
+    return lambda *settings: create_run_folder(load_run(tiny_home / "tiny.yml", settings))

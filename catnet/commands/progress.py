@@ -13,15 +13,16 @@ def first_process() -> bool:
 
 
 def progress_bar(what: str, *fields: str) -> Progress:
-    """A bar with further text columns, which may name fields of the task."""
+    """A bar with further text columns, which may name fields of the task; on terminals only."""
+    console = Console(stderr=True)
     return Progress(
         TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         *(TextColumn(field) for field in fields),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not first_process(),
+        console=console,
+        disable=not (first_process() and console.is_terminal),
     )
 
 

@@ -8,6 +8,8 @@ from scipy import ndimage
 from catnet.data.volume import Array, Grid
 
 COARSE = 4.0  # mm; the body is found on a coarse grid, which also makes it fast
+OPENING = 2  # voxels; half as thick as a bridge that is cut
+INNER = slice(OPENING, -OPENING)
 
 
 def coarse_grid(grid: Grid) -> tuple[tuple[slice, ...], Grid]:
@@ -25,12 +27,13 @@ def find_body(voxels: Array, *, threshold: float) -> Bool[ndarray, "x y z"]:
     nothing is above the threshold.
     """
     above = voxels > threshold
-    opened = ndimage.binary_opening(above, iterations=2)
+    padded = np.pad(above, OPENING, mode="edge")  # else a thin volume is opened away
+    opened = ndimage.binary_opening(padded, iterations=OPENING)[(INNER,) * 3]
     parts, count = ndimage.label(opened)
     if count == 0:
         return np.ones_like(above)
     sizes = np.bincount(parts.ravel())
     largest = parts == (1 + np.argmax(sizes[1:]))
-    grown = ndimage.binary_dilation(largest, iterations=2) & above
+    grown = ndimage.binary_dilation(largest, iterations=OPENING) & above
     filled = [ndimage.binary_fill_holes(grown[..., z]) for z in range(grown.shape[2])]
     return np.stack(filled, axis=-1)

@@ -8,7 +8,7 @@ in that order, each evenly, so a large case or a large supervoxel is not seen mo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ class Draw:
     query: Place
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Draws one episode; everything random comes from the generator it is given."""
 

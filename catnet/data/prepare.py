@@ -9,6 +9,7 @@ A case becomes a folder with `image.npy` (float32, slices first), `label.npy` (u
 import hashlib
 import re
 from collections.abc import Iterator
+from glob import escape
 from itertools import product
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def raw_cases(card: Card, raw: Path) -> dict[str, tuple[Path, Path]]:
     before, after = (re.escape(part) for part in card.image.split("{case}"))
     pattern = re.compile(f"{before}(?P<case>[^/.][^/]*){after}")
     pairs = {}
-    for path in sorted(raw.glob(card.image.replace("{case}", "*"))):
+    for path in sorted(raw.glob(escape(card.image).replace("{case}", "*"))):
         found = pattern.fullmatch(path.relative_to(raw).as_posix())
         label = raw / card.label.replace("{case}", found["case"]) if found else None
         if found and label != path and not is_label(card, path.relative_to(raw).as_posix()):

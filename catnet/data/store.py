@@ -110,8 +110,10 @@ class Case:
         path = self.folder / f"{name}.npy"
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); prepare the case again") from None
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({error}); delete its folder and prepare the case again"
+            ) from None
 
 
 def case_folder(card: Card, case: str) -> Path:

@@ -5,10 +5,12 @@ NIfTI. Only axis order, direction, spacing and place ever change; a volume that 
 obliquely stays oblique.
 """
 
+import gzip
 import math
 import os
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -23,8 +25,8 @@ from catnet.errors import UserError, writing
 from catnet.types import Affine
 
 Array = Shaped[ndarray, "x y z"]
+Moved = Shaped[ndarray, "i j k"]  # on another grid
 BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, zlib.error)
-PACKED = 1032  # bytes that one byte of gzip can hold at most
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Grid:
         """Millimeters between voxels along x, y and z."""
         return tuple(float(mm) for mm in nib.affines.voxel_sizes(self.affine))
 
-    def moved(self, *, start: tuple[float, float, float], shape: tuple[int, int, int]) -> "Grid":
+    def moved(self, *, start: tuple[int, int, int], shape: tuple[int, int, int]) -> "Grid":
         """The grid whose first voxel is at index `start` of this one."""
         affine = self.affine.copy()
         affine[:3, 3] = nib.affines.apply_affine(self.affine, start)
@@ -83,13 +85,15 @@ def read_volume(path: Path) -> ScanFile:
 
 
 def check_length(path: Path, image: SpatialImage) -> None:
-    """Raise `ValueError` where a header claims more voxels than its file can hold.
+    """Raise `ValueError` where a header claims more voxels than its file holds.
 
-    The reader would reserve the memory that is claimed before it finds out.
+    The reader would reserve the claimed memory first, and never looks at gzip's checksum.
     """
-    claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
-    packed = {".gz": PACKED, ".nii": 1}.get(path.suffix)
-    if packed and claimed > packed * path.stat().st_size:
+    if path.suffix not in {".gz", ".nii"}:
+        return
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        held = sum(map(len, iter(partial(file.read, 1 << 20), b"")))
+    if math.prod(image.shape) * image.get_data_dtype().itemsize > held:
         raise ValueError(f"its header claims {image.shape} voxels, the file holds fewer")
 
 
@@ -107,10 +111,13 @@ def standard_grid(
     if np.allclose(wanted, own, rtol=1e-3):  # rounded headers are no reason to interpolate
         return Grid(shape, affine)
     scaled = tuple(max(1, round(n * a / b)) for n, a, b in zip(shape, own, wanted, strict=True))
-    return Grid(scaled, nib.affines.rescale_affine(affine, shape, wanted, scaled))
+    ratio = wanted / own
+    start = ((np.array(shape) - 1) - (np.array(scaled) - 1) * ratio) / 2  # the middle stays
+    corner = nib.affines.apply_affine(affine, start)
+    return Grid(scaled, nib.affines.from_matvec(affine[:3, :3] * ratio, corner))
 
 
-def resample(voxels: Array, source: Grid, target: Grid, *, order: int, fill: float = 0.0) -> Array:
+def resample(voxels: Array, source: Grid, target: Grid, *, order: int, fill: float = 0.0) -> Moved:
     """`voxels` on `source`, interpolated on `target`; `fill` outside of the source.
 
     `order` 0 is nearest neighbor, for labels; 1 is linear, for intensities. Axes are turned first,

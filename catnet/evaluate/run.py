@@ -16,8 +16,9 @@ from catnet.errors import UserError
 from catnet.evaluate.cases import CaseResult, score, segment_case
 from catnet.evaluate.pictures import draw_case
 from catnet.evaluate.predictors import CopyPredictor, NetworkPredictor, Predictor
+from catnet.files import write_text
 from catnet.model.catnet import CATNet, initial_model
-from catnet.runs import RunFolder, write_json, write_text
+from catnet.runs import RunFolder, write_json
 
 TRAINED = "catnet"
 DTYPE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -67,7 +68,6 @@ def evaluate(
     if not rows:
         raise UserError(f"{path}: no organ is shown by both a support and a query of this fold")
     table = tidy(rows, folder)
-    path.mkdir(parents=True, exist_ok=True)
     write_json(path / "settings.json", settings.model_dump(mode="json"))
     write_text(path / "rows.csv", table.to_csv(index=False))
     return Evaluation(path, table)

@@ -17,12 +17,14 @@ import torch
 from einops import pack, unpack
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from catnet.config import ModelSettings
 from catnet.episode import Episode
 from catnet.errors import UserError
+from catnet.files import write_bytes, write_text
+from catnet.model.attention import build_attention, build_cross_attention
 from catnet.model.cmat import CrossAttention, Round, SelfAttention, Streams
 from catnet.model.encoder import Encoded, Encoder
 from catnet.model.mife import MIFE
@@ -105,7 +107,7 @@ class CATNet(nn.Module):
         share = to_tokens(support_mask, like=support.feature)
         support_kept = (share > 0).to(share)
         support_feature, query_feature, logits = self.mife(support, share, query)
-        masks = [logits]
+        masks, maps = [logits], (None, None)
         if self.settings.rounds == 0:
             masks.append(self.head(support_feature, share, query_feature))
         else:
@@ -114,19 +116,21 @@ class CATNet(nn.Module):
         for number in range(self.settings.rounds):
             cmat = self.cmat[number % len(self.cmat)]
             kept = (masks[-1].sigmoid() > self.settings.keep_threshold).to(share)
-            support_feature, query_feature = cmat(
-                Streams(support_feature, support_kept, query_feature, kept)
+            support_feature, query_feature, maps = cmat(
+                Streams(support_feature, support_kept, query_feature, kept, maps)
             )
             masks.append(self.head(support_feature, share, query_feature))
         return Prediction(tuple(masks), support_feature, query_feature, support_mask.shape[-2:])
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write `model.safetensors` and `model.json`, from which the network can be restored."""
+        """Write `model.json`, then `model.safetensors`, from which the network can be restored.
+
+        The weights come last and whole: where they are, the network has been saved.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         state = {key: value.contiguous() for key, value in self.state_dict().items()}
-        save_file(state, folder / WEIGHTS)
-        (folder / SETTINGS).write_text(self.settings.model_dump_json(indent=2) + "\n")
+        write_text(folder / SETTINGS, self.settings.model_dump_json(indent=2) + "\n")
+        write_bytes(folder / WEIGHTS, save(state))
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "CATNet":
@@ -136,10 +140,20 @@ class CATNet(nn.Module):
         """
         folder = Path(folder)
         settings = read_settings(folder / SETTINGS)
-        model = cls(settings.model_copy(update={"encoder_weights": "none"}))
+        try:
+            model = cls(settings.model_copy(update={"encoder_weights": "none"}))
+        except UserError as error:
+            raise UserError(f"{folder / SETTINGS}: {error}") from None
         model.settings = settings
         load_state(model, folder / WEIGHTS)
         return model.eval()
+
+
+def initial_model(settings: ModelSettings, *, seed: int) -> CATNet:
+    """The untrained network, which the seed alone decides; no random state outside is touched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CATNet(settings)
 
 
 def build_round(settings: ModelSettings) -> Round:
@@ -148,17 +162,20 @@ def build_round(settings: ModelSettings) -> Round:
     def self_attention() -> SelfAttention:
         return SelfAttention(
             dim=settings.dim,
-            attention=settings.attention,
-            options=settings.attention_options,
+            attention=build_attention(settings.attention, settings.dim, settings.attention_options),
+            ffn=settings.ffn,
             mlp_ratio=settings.mlp_ratio,
         )
 
-    self_support = self_attention()
     return Round(
-        self_support=self_support,
-        self_query=self_support if settings.share_streams else self_attention(),
+        self_support=self_attention(),
+        self_query=None if settings.share_streams else self_attention(),
         cross=CrossAttention(
             dim=settings.dim,
+            attention=build_cross_attention(
+                settings.cross_attention, settings.dim, settings.cross_attention_options
+            ),
+            ffn=settings.ffn,
             mlp_ratio=settings.mlp_ratio,
             mask_on=settings.mask_on,
             mask_how=settings.mask_how,
@@ -175,6 +192,8 @@ def read_settings(path: Path) -> ModelSettings:
         raise UserError(
             f"{path}: cannot be read ({error}); give a folder of a saved model"
         ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no settings; give a folder of a saved model")
     return check(ModelSettings, content, source=str(path))
 
 

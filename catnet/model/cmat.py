@@ -10,53 +10,59 @@ Paper: Lin et al., MICCAI 2023, arXiv 2303.13867, section 2.2 and Figure 1.
 The sources leave open where the mask enters, so it is a setting. `mask_on: queries` (as drawn)
 selects the positions that receive: a row whose weights are all zero, or all excluded before the
 softmax, adds nothing either way, so `mask_how` makes no difference there. `mask_on: keys` selects
-the positions of the other stream that may be attended to. A mask without foreground leaves the
-stream as it was.
+the positions of the other stream that may be attended to: exactly, for CAT-Net's own `masked`; any
+other mechanism of the zoo is given a context whose background is erased. A mask without foreground
+leaves the stream as it was.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from einops import rearrange, repeat
+from einops import pack, rearrange, reduce, repeat, unpack
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from catnet.model.attention import build_attention
-from catnet.model.ops import ChannelNorm, over_shots
+from catnet.model.attention.layers import Mechanism
+from catnet.model.attention.masked import MaskedAttention
+from catnet.model.ffn import FFN
+from catnet.model.ops import ChannelNorm
 from catnet.types import Context, Features, Map
+
+Maps = tuple[Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True)
 class Streams:
-    """What a round takes and gives: the features of both streams and what their masks keep."""
+    """The features of both streams, what their masks keep, and maps of the round before.
+
+    `maps` are the self-attention maps of support (shots in the batch) and query that a mechanism
+    with `carries_map` handed on; None where there is none.
+    """
 
     support: Float[Tensor, "b s c h w"]
     support_kept: Float[Tensor, "b s h w"]
     query: Features
     query_kept: Map
-
-
-def mlp(dim: int, ratio: float) -> nn.Sequential:
-    """Two 1x1 convolutions with a GELU between them."""
-    hidden = round(dim * ratio)
-    return nn.Sequential(nn.Conv2d(dim, hidden, 1), nn.GELU(), nn.Conv2d(hidden, dim, 1))
+    maps: Maps = (None, None)
 
 
 class SelfAttention(nn.Module):
     """X = LN(MLP(SA(F)) + F), with any mechanism of the zoo as SA."""
 
-    def __init__(
-        self, *, dim: int, attention: str, options: dict[str, object], mlp_ratio: float
-    ) -> None:
+    def __init__(self, *, dim: int, attention: Mechanism, ffn: str, mlp_ratio: float) -> None:
         super().__init__()
-        self.attention = build_attention(attention, dim, options)
-        self.mlp = mlp(dim, mlp_ratio)
+        self.attention = attention
+        self.ffn = FFN[ffn](dim, ratio=mlp_ratio)
         self.norm = ChannelNorm(dim)
 
-    def forward(self, x: Features) -> Features:
-        """The stream, after looking at itself."""
-        return self.norm(self.mlp(self.attention(x)) + x)
+    def forward(self, x: Features, previous: Tensor | None) -> tuple[Features, Tensor | None]:
+        """The stream after looking at itself, and the attention map for the next round if any."""
+        if self.attention.carries_map:
+            attended, handed = self.attention.attend(x, None, previous)
+        else:
+            attended, handed = self.attention(x), None
+        return self.norm(self.ffn(attended) + x), handed
 
 
 class CrossAttention(nn.Module):
@@ -66,14 +72,16 @@ class CrossAttention(nn.Module):
         self,
         *,
         dim: int,
+        attention: Mechanism,
+        ffn: str,
         mlp_ratio: float,
         mask_on: Literal["queries", "keys", "none"],
         mask_how: Literal["multiply", "bias"],
     ) -> None:
         super().__init__()
-        self.attention = build_attention("masked", dim, {})
+        self.attention = attention
         self.attended_norm = ChannelNorm(dim)
-        self.mlp = mlp(dim, mlp_ratio)
+        self.ffn = FFN[ffn](dim, ratio=mlp_ratio)
         self.norm = ChannelNorm(dim)
         self.mask_on = mask_on
         self.mask_how = mask_how
@@ -81,10 +89,13 @@ class CrossAttention(nn.Module):
     def forward(
         self, x: Features, context: Context, *, kept: Map, context_kept: Float[Tensor, "b i j"]
     ) -> Features:
-        """`x` after receiving from `context`; `kept` and `context_kept` are their masks."""
+        """`x` after receiving from `context`; `kept` and `context_kept` are their masks.
+
+        The context may be several maps of the height of `x`, one below the other: the shots.
+        """
         attended = self.attend(x, context, kept=kept, context_kept=context_kept)
         changed = self.attended_norm(x + attended)
-        changed = self.norm(changed + self.mlp(changed))
+        changed = self.norm(changed + self.ffn(changed))
         if self.mask_on == "none":
             return changed
         mask = kept if self.mask_on == "queries" else context_kept
@@ -95,22 +106,52 @@ class CrossAttention(nn.Module):
         self, x: Features, context: Context, *, kept: Map, context_kept: Float[Tensor, "b i j"]
     ) -> Features:
         """What `x` receives, before it is added."""
-        if self.mask_on == "keys":
+        if self.mask_on == "keys" and isinstance(self.attention, MaskedAttention):
             return self.attention(x, context, keep=context_kept, how=self.mask_how)
-        attended = self.attention(x, context)
-        if self.mask_on == "none":
-            return attended
-        return attended * rearrange(kept, "b h w -> b 1 h w")
+        if self.mask_on == "keys":
+            context = erase(context, kept=context_kept, how=self.mask_how)
+        attended = self.receive(x, context)
+        if self.mask_on == "queries":
+            return attended * rearrange(kept, "b h w -> b 1 h w")
+        return attended
+
+    def receive(self, x: Features, context: Context) -> Features:
+        """Attend to the context; shot by shot where it must lie on the grid of `x`."""
+        shots = context.shape[-2] // x.shape[-2]
+        if shots == 1 or not self.attention.aligned:
+            return self.attention(x, context)
+        single = rearrange(context, "b c (s h) w -> (b s) c h w", s=shots)
+        received = self.attention(repeat(x, "b c h w -> (b s) c h w", s=shots), single)
+        return reduce(received, "(b s) c h w -> b c h w", "mean", s=shots)
+
+
+def erase(
+    context: Context, *, kept: Float[Tensor, "b i j"], how: Literal["multiply", "bias"]
+) -> Context:
+    """A context without its background, for mechanisms that weigh no single positions.
+
+    `multiply` leaves zeros in its place, as weights times zero would; `bias` the mean of what is
+    kept, so that it takes no part in any statistic of the context.
+    """
+    mask = rearrange(kept, "b i j -> b 1 i j")
+    foreground = context * mask
+    if how == "multiply":
+        return foreground
+    count = reduce(mask, "b 1 i j -> b 1 1 1", "sum").clamp_min(1)
+    return foreground + (1 - mask) * reduce(foreground, "b c i j -> b c 1 1", "sum") / count
 
 
 class Round(nn.Module):
-    """Self-attention of each stream, then the exchange between them."""
+    """Self-attention of each stream, then the exchange between them.
+
+    Without a `self_query` both streams share `self_support`.
+    """
 
     def __init__(
         self,
         *,
         self_support: SelfAttention,
-        self_query: SelfAttention,
+        self_query: SelfAttention | None,
         cross: CrossAttention,
         direction: Literal["both", "support_to_query", "query_to_support"],
     ) -> None:
@@ -120,16 +161,19 @@ class Round(nn.Module):
         self.cross = cross
         self.direction = direction
 
-    def forward(self, streams: Streams) -> tuple[Float[Tensor, "b s c h w"], Features]:
-        """The support and query features after this round."""
-        support = over_shots(self.self_support, streams.support)
-        query = self.self_query(streams.query)
+    def forward(self, streams: Streams) -> tuple[Float[Tensor, "b s c h w"], Features, Maps]:
+        """The support and query features after this round, and the maps handed on."""
+        shots, leading = pack([streams.support], "* c h w")
+        shots, support_map = self.self_support(shots, streams.maps[0])
+        support = unpack(shots, leading, "* c h w")[0]
+        of_query = self.self_query or self.self_support
+        query, query_map = of_query(streams.query, streams.maps[1])
         attended = Streams(support, streams.support_kept, query, streams.query_kept)
         if self.direction != "support_to_query":
             support = self.to_support(attended)
         if self.direction != "query_to_support":
             query = self.to_query(attended)
-        return support, query
+        return support, query, (support_map, query_map)
 
     def to_support(self, streams: Streams) -> Float[Tensor, "b s c h w"]:
         """Every shot receives from the query."""

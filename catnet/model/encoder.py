@@ -11,10 +11,10 @@ library's own `resnet50` does not, and it takes torchvision's weight files.
 
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -68,17 +68,22 @@ class Encoder(nn.Module):
         *_, second, third, deep = self.backbone(images)
         if second.shape[-2:] != third.shape[-2:]:  # an output stride of 16
             second = F.adaptive_avg_pool2d(second, third.shape[-2:])
-            return Encoded(self.reduce(torch.cat([second, third], dim=1)), deep)
+        return Encoded(self.reduce(torch.cat([second, third], dim=1)), deep)
 
 
 def build_backbone(name: str, weights: str | None, output_stride: int) -> nn.Module:
     """An encoder of the library for grey slices; raises `UserError` where it cannot be had."""
+    if name.startswith("tu-") and weights not in (None, "imagenet"):  # the library takes any text
+        raise UserError(
+            f"model.encoder_weights {weights!r} is unknown for {name}; write none, imagenet, or a "
+            "file that ends in .safetensors, .pth or .pt"
+        )
     try:
         return smp.encoders.get_encoder(
             name, in_channels=1, depth=5, weights=weights, output_stride=output_stride
         )
-    except (KeyError, ValueError, RuntimeError, OSError) as error:
-        reason = str(error).strip("'\"").partition("\n")[0][:200]
+    except (KeyError, ValueError, RuntimeError, OSError, TypeError, AssertionError) as error:
+        reason = first_line(error)
         raise UserError(
             f"model.encoder {name!r} with encoder_weights {weights or 'none'!r} and output_stride "
             f"{output_stride} cannot be built ({reason}); try tu-resnet50, none and 8"
@@ -118,11 +123,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such weight file; check model.encoder_weights") from None
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: not a readable weight file ({error}); save it again") from None
-    except Exception as error:  # torch raises pickle's own error for anything but tensors
-        if "Unpickling" not in type(error).__name__:
-            raise
-        raise UserError(f"{path}: holds more than tensors; save a plain state dict") from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    except UnpicklingError:
+        raise UserError(
+            f"{path}: damaged, or holds more than tensors; save a plain state dict"
+        ) from None
+    except Exception as error:  # on a damaged file torch's reader raises almost anything
+        raise UserError(
+            f"{path}: not a readable weight file ({first_line(error)}); save it again"
+        ) from None
+    nested = state.get("state_dict", state) if isinstance(state, dict) else None
+    entries = nested.items() if isinstance(nested, dict) else ()
+    return {str(key): value for key, value in entries if isinstance(value, Tensor)}
+
+
+def first_line(error: Exception) -> str:
+    """What a library says went wrong, in one line; where it says nothing, the kind of error."""
+    return str(error).strip("'\"").partition("\n")[0][:200] or type(error).__name__

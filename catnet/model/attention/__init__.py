@@ -67,7 +67,7 @@ def build_attention(name: str, dim: int, options: Mapping[str, object]) -> Mecha
 
 
 def build_cross_attention(name: str, dim: int, options: Mapping[str, object]) -> Mechanism:
-    """As `build_attention`, for the cross place; raises `UserError` where there is no cross form."""
+    """As `build_attention`, for the cross place; raises `UserError` for one without that form."""
     if not find(name).cross:
         able = ", ".join(sorted(key for key, kind in ATTENTION.items() if kind.cross))
         raise UserError(f"attention {name!r} has no cross form; those that have: {able}")

@@ -1,0 +1,195 @@
+import contextlib
+import copy
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from einops import repeat
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from catnet.errors import UserError
+from catnet.model.encoder import Encoded, Encoder
+
+close = {"rtol": 1e-4, "atol": 1e-4}  # filters are summed, and kept, in float32
+
+
+def make(name="tu-resnet18", *, weights="none", output_stride=8, dim=16):
+    return Encoder(name=name, weights=weights, output_stride=output_stride, dim=dim).eval()
+
+
+def color_network(name, *, output_stride):
+    """A network of torchvision with random weights and statistics, for color images."""
+    dilate = [False, output_stride == 8, True] if name == "resnet50" else None
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = getattr(torchvision.models, name)(replace_stride_with_dilation=dilate).eval()
+    generator = torch.Generator().manual_seed(0)
+    for key, value in network.state_dict().items():
+        if re.search(r"bn\d|downsample\.1", key) and value.is_floating_point():
+            value.copy_(torch.empty_like(value).uniform_(0.5, 1.5, generator=generator))
+    return network.double()
+
+
+@torch.no_grad()
+def stages(network, images):
+    """The outputs of the four stages of a torchvision network."""
+    x = network.maxpool(network.relu(network.bn1(network.conv1(images))))
+    outputs = []
+    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+        x = stage(x)
+        outputs.append(x)
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def resnet18():
+    return color_network("resnet18", output_stride=32)
+
+
+@pytest.fixture
+def weight_file(resnet18, tmp_path):
+    """`weight_file(kind)` writes the weights of torchvision's ResNet-18 and gives the path."""
+
+    def write(kind):
+        state = copy.deepcopy(resnet18).float().state_dict()
+        if kind == "before 2018":
+            state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+        if kind == "nested":
+            state = {"state_dict": state, "epoch": 3}
+        path = tmp_path / ("weights.safetensors" if kind == "safetensors" else "weights.pth")
+        (save_file if kind == "safetensors" else torch.save)(state, path)
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize(("output_stride", "size"), [(8, (8, 12)), (16, (4, 6))])
+def test_resnet50_reduces_stages_2_and_3_and_keeps_stage_4_for_the_prior(output_stride, size):
+    encoder = make("tu-resnet50", output_stride=output_stride, dim=32)
+    assert encoder.reduce.weight.shape == (32, 512 + 1024, 1, 1)
+    encoded = encoder(torch.zeros(2, 1, 64, 96))
+    assert encoded.feature.shape == (2, 32, *size)
+    assert encoded.deep.shape == (2, 2048, *size)
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_resnet50_equals_torchvisions_dilated_network_on_grey_images(
+    output_stride, tmp_path, generator
+):
+    reference = color_network("resnet50", output_stride=output_stride)
+    path = tmp_path / "resnet50.pth"
+    torch.save(reference.state_dict(), path)
+    encoder = make("tu-resnet50", weights=str(path), output_stride=output_stride).double()
+    images = torch.randn(1, 1, 64, 96, generator=generator, dtype=torch.float64)
+    *_, second, third, deep = stages(reference, repeat(images, "b 1 h w -> b c h w", c=3))
+    with torch.no_grad():
+        encoded = encoder(images)
+        joined = torch.cat([F.adaptive_avg_pool2d(second, third.shape[-2:]), third], dim=1)
+        torch.testing.assert_close(encoded.feature, encoder.reduce(joined), **close)
+    torch.testing.assert_close(encoded.deep, deep, **close)
+
+
+@pytest.mark.parametrize("kind", ["plain", "nested", "before 2018", "safetensors"])
+@pytest.mark.parametrize("name", ["tu-resnet18", "resnet18"])
+def test_color_weights_see_a_grey_image_as_they_would_in_color(
+    kind, name, weight_file, resnet18, generator
+):
+    images = torch.randn(2, 1, 64, 96, generator=generator, dtype=torch.float64)
+    expected = stages(resnet18, repeat(images, "b 1 h w -> b c h w", c=3))
+    with torch.no_grad():
+        got = make(name, weights=weight_file(kind)).double().backbone(images)
+    torch.testing.assert_close(got[2], expected[0], **close)
+    torch.testing.assert_close(got[3], expected[1], **close)
+
+
+@pytest.mark.parametrize("name", ["tu-resnet34", "tu-resnet50"])
+def test_weights_of_another_architecture_are_refused(name, weight_file):
+    path = weight_file("plain")
+    with pytest.raises(UserError, match=re.escape(f"{path}: not the weights of this encoder")):
+        make(name, weights=path)
+
+
+def test_a_weight_too_many_is_refused_by_name(resnet18, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({**resnet18.state_dict(), "stranger": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"first difference: (model\.)?stranger"):
+        make(weights=str(path))
+
+
+class Trap:
+    """What a hostile file does when pickle reads it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x, 2))])
+def test_a_pickled_object_is_refused_and_none_of_its_code_is_run(save, tmp_path):
+    path, sprung = tmp_path / "weights.pth", tmp_path / "sprung"
+    save({"conv1.weight": Trap(sprung)}, path)
+    with pytest.raises(UserError, match=re.escape(f"{path}: damaged, or holds more than tensors")):
+        make(weights=str(path))
+    assert not sprung.exists()
+    with contextlib.suppress(RuntimeError):  # it says that this is no weight file, too late
+        torch.load(path, weights_only=False)
+    assert sprung.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "missing"])
+def test_a_damaged_weight_file_is_named_in_one_sentence(suffix, damage, weight_file, tmp_path):
+    whole = Path(weight_file("safetensors" if suffix == ".safetensors" else "plain")).read_bytes()
+    path = tmp_path / f"damaged{suffix}"
+    if damage != "missing":
+        path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"]u"}[damage])
+    with pytest.raises(UserError) as caught:
+        make(weights=str(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": None}, {3: torch.ones(2)}])
+def test_a_file_without_a_state_dict_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match="not the weights of this encoder"):
+        make(weights=str(tmp_path / "weights.pth"))
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("tu-resnet18", "'imagnet' is unknown for tu-resnet18"), ("resnet18", "Wrong .*`imagnet`")],
+)
+def test_a_misspelt_weight_name_is_refused_before_anything_is_downloaded(name, problem):
+    with pytest.raises(UserError, match=problem):
+        make(name, weights="imagnet")
+
+
+@pytest.mark.parametrize("name", ["resnet999", "tu-resnet999", "densenet121", "tu-vgg11", "tu-"])
+def test_an_encoder_that_cannot_be_had_is_refused_in_one_sentence(name):
+    with pytest.raises(UserError) as caught:
+        make(name)
+    assert re.match(rf"model.encoder '{name}' .*cannot be built \([^)]+", str(caught.value))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(64, 60), (50, 64), (16, 16)])
+def test_slices_must_be_multiples_of_32(size):
+    with pytest.raises(UserError, match=f"{size[0]} x {size[1]}.*multiples of 32"):
+        make()(torch.zeros(1, 1, *size))
+
+
+def test_encoded_slices_can_be_chosen_and_repeated():
+    feature, deep = torch.arange(6.0).reshape(3, 2, 1, 1), torch.arange(3.0).reshape(3, 1, 1, 1)
+    encoded = Encoded(feature, deep)
+    assert torch.equal(encoded[1:].feature, feature[1:])
+    assert torch.equal(encoded[1:].deep, deep[1:])
+    repeated = encoded[:1].expand(4)
+    assert torch.equal(repeated.feature, feature[:1].repeat(4, 1, 1, 1))
+    assert torch.equal(repeated.deep, deep[:1].repeat(4, 1, 1, 1))
