@@ -20,6 +20,9 @@ COMMANDS = {
     "supervoxels": "cut prepared cases into 3D pseudo-labels",
     "train": "train the network of a run file",
     "evaluate": "Dice per organ of a trained run, under EP1 and EP2, beside baselines",
+    "attend": "draw what a position of a query attends to, round by round",
+    "similarity": "how much every round of a trained run still changes the query feature",
+    "zoo": "parameters, multiply-adds, memory and time of every attention mechanism",
 }
 
 DESCRIPTION = """\

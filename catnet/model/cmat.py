@@ -116,9 +116,9 @@ class CrossAttention(nn.Module):
         return attended
 
     def receive(self, x: Features, context: Context) -> Features:
-        """Attend to the context; shot by shot where it must lie on the grid of `x`."""
+        """Attend to the context: to all shots at once, or to each in turn where they do not mix."""
         shots = context.shape[-2] // x.shape[-2]
-        if shots == 1 or not self.attention.aligned:
+        if shots == 1 or not (self.attention.aligned or self.attention.one_by_one):
             return self.attention(x, context)
         single = rearrange(context, "b c (s h) w -> (b s) c h w", s=shots)
         received = self.attention(repeat(x, "b c h w -> (b s) c h w", s=shots), single)

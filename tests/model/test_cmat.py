@@ -6,6 +6,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from catnet.model.attention import build_attention
 from catnet.model.cmat import CrossAttention, Round, SelfAttention, Streams
 
 DIM = 16
@@ -22,12 +23,20 @@ def scatter(module):
     return module.double()
 
 
-def make_self():
-    return SelfAttention(dim=DIM, attention="masked", options={}, mlp_ratio=1.5)
+def make_self(name="masked"):
+    attention = build_attention(name, DIM, {})
+    return SelfAttention(dim=DIM, attention=attention, ffn="mlp", mlp_ratio=1.5)
 
 
 def make_cross(*, mask_on, mask_how):
-    cross = CrossAttention(dim=DIM, mlp_ratio=1.5, mask_on=mask_on, mask_how=mask_how)
+    cross = CrossAttention(
+        dim=DIM,
+        attention=build_attention("masked", DIM, {}),
+        ffn="mlp",
+        mlp_ratio=1.5,
+        mask_on=mask_on,
+        mask_how=mask_how,
+    )
     return scatter(cross)
 
 
@@ -57,10 +66,10 @@ def layer_norm(norm, x):
     return (x - mean) / (variance + norm.eps).sqrt() * norm.weight + norm.bias
 
 
-def mlp(layers, x):
-    hidden = layers[0].weight[:, :, 0, 0] @ x + layers[0].bias
+def mlp(ffn, x):
+    hidden = ffn.expand.weight[:, :, 0, 0] @ x + ffn.expand.bias
     hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
-    return layers[2].weight[:, :, 0, 0] @ hidden + layers[2].bias
+    return ffn.reduce.weight[:, :, 0, 0] @ hidden + ffn.reduce.bias
 
 
 def mask_matrix(kept, context_kept, mask_on):
@@ -97,14 +106,14 @@ def cross_slowly(cross, x, context, *, kept, context_kept):
         return x
     received = attend(cross.attention, x, context, mask, cross.mask_how)
     changed = [layer_norm(cross.attended_norm, a + b) for a, b in zip(x, received, strict=True)]
-    return torch.stack([layer_norm(cross.norm, row + mlp(cross.mlp, row)) for row in changed])
+    return torch.stack([layer_norm(cross.norm, row + mlp(cross.ffn, row)) for row in changed])
 
 
 def self_slowly(module, x):
     """One stream of one episode, (n, c)."""
     everywhere = torch.ones(len(x), len(x), dtype=torch.float64)
     received = attend(module.attention, x, x, everywhere, "multiply")
-    rows = [mlp(module.mlp, row) + old for row, old in zip(received, x, strict=True)]
+    rows = [mlp(module.ffn, row) + old for row, old in zip(received, x, strict=True)]
     return torch.stack([layer_norm(module.norm, row) for row in rows])
 
 
@@ -141,7 +150,8 @@ def test_a_round_equals_its_equations(direction, mask_how, mask_on, share_stream
     module = make_round(
         direction=direction, mask_on=mask_on, mask_how=mask_how, share_streams=share_streams
     )
-    support, query = module(streams)
+    support, query, maps = module(streams)
+    assert maps == (None, None)
     for episode in range(2):
         expected_support, expected_query = round_slowly(module, streams, episode)
         got = rearrange(support[episode], "s c h w -> s (h w) c")
@@ -157,10 +167,10 @@ def test_an_empty_mask_leaves_the_stream_untouched(mask_on, mask_how, empty, str
     mask = getattr(streams, empty).clone()
     mask[0] = 0
     streams = replace(streams, support=streams.support.requires_grad_(), **{empty: mask})
-    support, query = module(streams)
+    support, query, _ = module(streams)
     untouched = {
-        "query": torch.equal(query[0], module.self_support(streams.query)[0]),
-        "support": torch.equal(support[0], module.self_support(streams.support[0])),
+        "query": torch.equal(query[0], module.self_support(streams.query, None)[0][0]),
+        "support": torch.equal(support[0], module.self_support(streams.support[0], None)[0]),
     }
     receives = "query" if (mask_on == "queries") == (empty == "query_kept") else "support"
     assert untouched == {"query": receives == "query", "support": receives == "support"}
@@ -173,16 +183,16 @@ def test_an_empty_mask_leaves_the_stream_untouched(mask_on, mask_how, empty, str
 @hows
 def test_an_episode_with_empty_masks_does_not_trouble_its_neighbor(mask_on, mask_how, streams):
     module = make_round(mask_on=mask_on, mask_how=mask_how)
-    expected = module(streams)
+    expected = module(streams)[:2]
     streams.support_kept[0], streams.query_kept[0] = 0, 0
-    for got, before in zip(module(streams), expected, strict=True):
+    for got, before in zip(module(streams)[:2], expected, strict=True):
         assert torch.equal(got[1], before[1])
         assert not torch.allclose(got[0], before[0])
 
 
 def test_on_queries_multiplication_and_bias_are_the_same(streams):
-    by_multiplication = make_round(mask_on="queries", mask_how="multiply")(streams)
-    by_bias = make_round(mask_on="queries", mask_how="bias")(streams)
+    by_multiplication = make_round(mask_on="queries", mask_how="multiply")(streams)[:2]
+    by_bias = make_round(mask_on="queries", mask_how="bias")(streams)[:2]
     for one, other in zip(by_multiplication, by_bias, strict=True):
         assert torch.equal(one, other)
 
@@ -199,9 +209,9 @@ def test_on_queries_only_the_kept_positions_receive(streams):
 @directions
 def test_a_closed_direction_lets_nothing_through(mask_on, direction, streams):
     module = make_round(direction=direction, mask_on=mask_on)
-    support, query = module(streams)
-    _, other_query = module(replace(streams, support=streams.support.flip(-1)))
-    other_support, _ = module(replace(streams, query=streams.query.flip(-1)))
+    support, query, _ = module(streams)
+    _, other_query, _ = module(replace(streams, support=streams.support.flip(-1)))
+    other_support, _, _ = module(replace(streams, query=streams.query.flip(-1)))
     assert torch.equal(support, other_support) == (direction == "support_to_query")
     assert torch.equal(query, other_query) == (direction == "query_to_support")
 
@@ -215,18 +225,18 @@ def test_shared_streams_use_one_self_attention_and_others_two():
 
 def test_the_order_of_the_shots_is_the_order_of_the_supports_and_nothing_else(streams):
     module = make_round(mask_on="keys")
-    support, query = module(streams)
+    support, query, _ = module(streams)
     turned = replace(
         streams, support=streams.support.flip(1), support_kept=streams.support_kept.flip(1)
     )
-    turned_support, turned_query = module(turned)
+    turned_support, turned_query, _ = module(turned)
     torch.testing.assert_close(turned_support, support.flip(1))
     torch.testing.assert_close(turned_query, query)
 
 
 def test_without_a_mechanism_the_self_place_is_an_mlp_and_a_norm(generator):
     x = torch.randn(2, DIM, 2, 4, generator=generator, dtype=torch.float64)
-    module = scatter(SelfAttention(dim=DIM, attention="none", options={}, mlp_ratio=1.5))
+    module = scatter(make_self("none"))
     for episode in range(2):
-        for row, got in zip(tokens(x[episode]), tokens(module(x)[episode]), strict=True):
-            torch.testing.assert_close(got, layer_norm(module.norm, mlp(module.mlp, row) + row))
+        for row, got in zip(tokens(x[episode]), tokens(module(x, None)[0][episode]), strict=True):
+            torch.testing.assert_close(got, layer_norm(module.norm, mlp(module.ffn, row) + row))

@@ -7,6 +7,7 @@ import difflib
 import inspect
 from collections.abc import Mapping
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from catnet.errors import UserError
@@ -47,23 +48,22 @@ ATTENTION: dict[str, type[Mechanism]] = {
     "stripe": StripeAttention,
 }
 
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
 
 def build_attention(name: str, dim: int, options: Mapping[str, object]) -> Mechanism:
     """The mechanism `name` for `dim` channels.
 
-    Raises `UserError` for an unknown name, which lists the known ones, and for options that the
-    mechanism does not have or cannot take, which lists those it has.
+    Raises `UserError` for an unknown name, which lists the known ones, for an option that the
+    mechanism does not have, which lists those it has, and for a value that an option cannot take.
     """
     mechanism = find(name)
-    known = options_of(mechanism)
+    known = parameters_of(mechanism)
     for option in options:
         if option not in known:
             raise UserError(f"attention {name!r} has no option {option!r}{among(option, known)}")
-    try:
-        return mechanism(dim, **options)
-    except TypeError as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
-        raise UserError(f"attention {name!r} cannot be built with {given}: {error}") from None
+    given = {key: typed(known[key], value, attention=name) for key, value in options.items()}
+    return mechanism(dim, **given)
 
 
 def build_cross_attention(name: str, dim: int, options: Mapping[str, object]) -> Mechanism:
@@ -94,8 +94,26 @@ def find(name: str) -> type[Mechanism]:
 
 def options_of(mechanism: type[Mechanism]) -> dict[str, object]:
     """The options of a mechanism and their defaults."""
+    return {name: option.default for name, option in parameters_of(mechanism).items()}
+
+
+def parameters_of(mechanism: type[Mechanism]) -> dict[str, inspect.Parameter]:
+    """The options of a mechanism as its constructor declares them."""
     parameters = inspect.signature(mechanism.__init__).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def typed(option: inspect.Parameter, value: object, *, attention: str) -> object:
+    """The value of an option; raises `UserError` where it is not of the type declared."""
+    try:
+        return TypeAdapter(option.annotation, config=STRICT).validate_python(value)
+    except ValidationError as error:
+        kind = inspect.formatannotation(option.annotation).rpartition(".")[2]
+        why = error.errors()[0]["msg"].partition("\n")[0]
+        raise UserError(
+            f"attention {attention!r}: {option.name}={value!r} is no {kind} "
+            f"({why[:1].lower()}{why[1:]}); give one, or leave the option out"
+        ) from None
 
 
 def among(name: str, known: Mapping[str, object]) -> str:

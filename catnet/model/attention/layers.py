@@ -34,12 +34,15 @@ class Mechanism(nn.Module):
     paper        short title and arXiv number
     cross        whether a context is meaningful; where it is not, giving one is an error
     aligned      whether x and context must show roughly the same place at the same position
+    one_by_one   whether of several contexts (shots) each is attended to by itself, then averaged;
+                 so it is wherever `aligned` holds
     carries_map  whether `attend` takes the attention map of the round before and hands one on
     """
 
     paper: ClassVar[str]
     cross: ClassVar[bool] = True
     aligned: ClassVar[bool] = False
+    one_by_one: ClassVar[bool] = False
     carries_map: ClassVar[bool] = False
 
 

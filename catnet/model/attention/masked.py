@@ -5,13 +5,16 @@ Paper: "Few Shot Medical Image Segmentation with Cross Attention Transformer", L
 
     attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V,    d = dim / heads
 
-Q comes from `x`, K and V from `context`. `keep` names the context positions that may be attended
+Q comes from `x`, K and V from the context. `keep` names the context positions that may be attended
 to; `how` says where it enters (METHOD's `mask_how`):
 
     bias      softmax(Q K^T / sqrt(d) + log keep) V        the kept weights sum to one
     multiply  (softmax(Q K^T / sqrt(d)) * keep) V          the kept weights sum to less than one
 
-Cost: 4 n c^2 + 2 n m c multiply-adds, for n tokens of x, m of context, c channels (n = m for self).
+Cross form: the paper's own; the context may have any height and width.
+
+Cost: 2 (n + m) c^2 + 2 n m c multiply-adds, for n tokens of x, m of context (self: m = n), c
+channels.
 """
 
 from typing import ClassVar, Literal
@@ -52,13 +55,7 @@ class MaskedAttention(Mechanism):
         attended value is zero, never NaN.
         """
         height = x.shape[-2]
-        context = x if context is None else context
-        query = self.query(rearrange(x, "b c h w -> b (h w) c"))
-        key, value = self.key_value(rearrange(context, "b c i j -> b (i j) c")).chunk(2, dim=-1)
-        query, key, value = (
-            rearrange(part, "b n (heads d) -> b heads n d", heads=self.heads)
-            for part in (query, key, value)
-        )
+        query, key, value = self.projections(x, context)
         bias = None
         if keep is not None:
             kept = rearrange(keep, "b i j -> b 1 (i j) 1").to(value.dtype)
@@ -68,6 +65,39 @@ class MaskedAttention(Mechanism):
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         attended = rearrange(attended, "b heads n d -> b n (heads d)")
         return rearrange(self.project(attended), "b (h w) c -> b c h w", h=height)
+
+    def projections(self, x: Features, context: Context | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of `x`, keys and values of the context, each (b, heads, tokens, d)."""
+        context = x if context is None else context
+        query = self.query(rearrange(x, "b c h w -> b (h w) c"))
+        key, value = self.key_value(rearrange(context, "b c i j -> b (i j) c")).chunk(2, dim=-1)
+        query, key, value = (
+            rearrange(part, "b n (heads d) -> b heads n d", heads=self.heads)
+            for part in (query, key, value)
+        )
+        return query, key, value
+
+    def attention_map(
+        self,
+        x: Features,
+        context: Context | None = None,
+        *,
+        keep: Float[Tensor, "b i j"] | None = None,
+        how: Literal["multiply", "bias"] = "multiply",
+    ) -> Float[Tensor, "b heads n m"]:
+        """The weights of the values: zero where nothing is kept.
+
+        Rows sum to one without `keep` or with `how` bias, else to the share that the kept
+        positions have of the softmax; to zero where no position is kept.
+        """
+        query, key, _ = self.projections(x, context)
+        logits = query @ key.mT / query.shape[-1] ** 0.5
+        if keep is None:
+            return logits.softmax(dim=-1)
+        kept = rearrange(keep, "b i j -> b 1 1 (i j)").to(logits.dtype)
+        if how == "bias":
+            logits = logits + exclude(kept, like=logits)
+        return logits.softmax(dim=-1) * kept
 
 
 def exclude(keep: Tensor, *, like: Tensor) -> Tensor:

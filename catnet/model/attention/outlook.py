@@ -77,33 +77,46 @@ class OutlookAttention(Mechanism):
     def forward(self, x: Features, context: Context | None = None) -> Features:
         """Gather from `context` (default: `x` itself) with weights that `x` predicts."""
         context = x if context is None else align(context, like=x)
+        (height, width), edge = x.shape[-2:], self.edge
         value = self.value(rearrange(context, "b c h w -> b h w c"))
-        value = self.windows(rearrange(value, "b h w c -> b c h w"))
-        value = rearrange(value, "b (heads d k) p -> b heads p k d", heads=self.heads, k=self.area)
-        mixed = rearrange(self.weights(x) @ value, "b heads p q d -> b (heads d q) p")
-        summed = F.fold(
-            mixed, x.shape[-2:], self.kernel, padding=self.kernel // 2, stride=self.stride
-        )
-        projected = self.project(rearrange(summed, "b c h w -> b h w c"))
+        value = F.pad(value, (0, 0, edge, edge, edge, edge))
+        value = rearrange(value, "b h w (heads d) -> b h w heads d", heads=self.heads)
+        places = self.places(height, width)
+        windows = torch.stack([value[:, rows, columns] for rows, columns in places], dim=-2)
+        mixed = self.weights(x) @ windows
+        total = mixed.new_zeros(value.shape)
+        for (rows, columns), part in zip(places, mixed.unbind(dim=-2), strict=True):
+            total[:, rows, columns] += part
+        total = rearrange(total, "b h w heads d -> b h w (heads d)")
+        projected = self.project(total[:, edge : edge + height, edge : edge + width])
         return rearrange(projected, "b h w c -> b c h w")
+
+    @property
+    def edge(self) -> int:
+        """Rows of zeros on each side of the map, where windows reach beyond it."""
+        return self.kernel // 2
 
     @property
     def area(self) -> int:
         """Positions in a window."""
         return self.kernel**2
 
-    def weights(self, x: Features) -> Float[Tensor, "b heads p q k"]:
-        """For every center p, how much the window's place q takes of its place k; sums to one."""
-        center = F.avg_pool2d(x, self.stride, ceil_mode=True)
-        logits = self.scale * self.weigh(rearrange(center, "b c h w -> b (h w) c"))
+    def weights(self, x: Features) -> Float[Tensor, "b i j heads q k"]:
+        """For every center, how much the window's place q takes of its place k; sums to one."""
+        center = x if self.stride == 1 else F.avg_pool2d(x, self.stride, ceil_mode=True)
+        logits = self.scale * self.weigh(rearrange(center, "b c i j -> b i j c"))
         logits = rearrange(
-            logits, "b p (heads q k) -> b heads p q k", heads=self.heads, k=self.area
+            logits, "b i j (heads q k) -> b i j heads q k", heads=self.heads, k=self.area
         )
         return logits.softmax(dim=-1)
 
-    def windows(self, x: Features) -> Float[Tensor, "b ck p"]:
-        """The K x K window around every center, channels before places; zeros off the map."""
-        return F.unfold(x, self.kernel, padding=self.kernel // 2, stride=self.stride)
+    def places(self, height: int, width: int) -> list[tuple[slice, slice]]:
+        """Where all windows have their first place, their second, ... on a map with its edge."""
+        return [
+            (slice(row, row + height, self.stride), slice(column, column + width, self.stride))
+            for row in range(self.kernel)
+            for column in range(self.kernel)
+        ]
 
     def attention_map(
         self, x: Features, context: Context | None = None
@@ -116,12 +129,14 @@ class OutlookAttention(Mechanism):
         weights = self.weights(x)
         height, width = x.shape[-2:]
         count = height * width + 1
-        # Number 0 stands for all places off the map; float64 counts any map exactly.
-        numbers = torch.arange(1, count, dtype=torch.float64, device=x.device)
-        places = self.windows(rearrange(numbers, "(h w) -> 1 1 h w", h=height)).long()
-        pairs = rearrange(places, "1 q p -> p q 1") * count + rearrange(places, "1 k p -> p 1 k")
-        dense = weights.new_zeros(*weights.shape[:2], count**2)
-        weights = rearrange(weights, "b heads p q k -> b heads (p q k)")
+        # Number 0 stands for all places off the map.
+        numbers = rearrange(torch.arange(1, count, device=x.device), "(h w) -> h w", h=height)
+        numbers = F.pad(numbers, (self.edge,) * 4)
+        places = [numbers[rows, columns] for rows, columns in self.places(height, width)]
+        places = rearrange(places, "k i j -> (i j) k")
+        pairs = rearrange(places, "p q -> p q 1") * count + rearrange(places, "p k -> p 1 k")
+        dense = weights.new_zeros(len(x), self.heads, count**2)
+        weights = rearrange(weights, "b i j heads q k -> b heads (i j q k)")
         dense = dense.index_add(-1, rearrange(pairs, "p q k -> (p q k)"), weights)
         return rearrange(dense, "b heads (n m) -> b heads n m", n=count)[..., 1:, 1:]
 

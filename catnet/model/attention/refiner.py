@@ -16,7 +16,8 @@ Differs from the authors' code (zhoudaquan/Refiner_ViT): with `share` they ignor
 the kernel asked for (and take 3 and 3), here both count. Refiner_ViT_S, M, L refine only in every
 second block, on the shared map of the block before; here `refine` is on, as in the paper.
 Cross form: keys and values are of the context, DLA convolves the n x m map; the context may have
-any height and width. Neighbors in the map are neighbors in row-major order, not in the plane.
+any height and width. Neighbors in the map are neighbors in row-major order, not in the plane. As
+refined rows do not sum to one, several contexts in a row would add up: each is attended to alone.
 Cost: 2 (n + m) c^2 + 2 n m c as multi-head attention, plus n m H E (2 H + k^2) for H heads,
 expansion E, kernel k (n tokens of x, m of context, c channels); training keeps several maps of
 H E n m values.
@@ -104,6 +105,7 @@ class Refiner(Mechanism):
     of more than one value.
     """
 
+    one_by_one: ClassVar[bool] = True
     carries_map: ClassVar[bool] = True
     paper: ClassVar[str] = "Refiner, arXiv 2106.03714"
 

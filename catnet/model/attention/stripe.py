@@ -18,7 +18,8 @@ Cross form: queries and anchors come from `x`, keys and values from the context,
 the same place. A context of another height or width is resized (bilinear).
 
 Cost: 4 n c^2 + n c^2 / (2 df^2) + n c w^2 + 2 n c s / df^2 multiply-adds, for n tokens, c channels,
-windows of w^2 tokens, stripes of s tokens, anchors (pooled) at 1/df.
+windows of w^2 tokens, stripes of s tokens, anchors (pooled) at 1/df; and 512 (heads + 2) for each
+relative position in a tile, however many tiles there are.
 """
 
 from collections.abc import Sequence

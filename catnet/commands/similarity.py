@@ -1,0 +1,60 @@
+"""How much every round of trained runs still changes the query feature.
+
+Linear CKA (Kornblith et al., ICML 2019, arXiv 1905.00414) compares the query feature after every
+round of CMAT with that after the last one, over the query slices of the run's fold, each organ, as
+EP1 pairs them: 1 means that they differ by a turn and a scale at most. Round 0 is what MIFE gives,
+before a position is added. Prints a table, and in one sentence whether the last round still changes
+anything; writes similarity.csv (a line for every slice, organ and round) and the curves as
+similarity.svg and similarity.png.
+
+example:
+  catnet similarity rounds-0123456789 attention-0123456789 -o ~/similarity
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from catnet.commands.progress import progress_bar
+from catnet.engine import choose_device
+from catnet.evaluate.similarity import measure_similarity
+from catnet.report.similarity import similarity_table, verdict, write_similarity
+from catnet.runs import RunFolder, open_run_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of trained runs")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder to write to (default: `similarity` in the first run's folder)",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compare the rounds of every run, then print and write."""
+    folders = [open_run_folder(path, overrides=["evaluate.baselines=[]"]) for path in options.runs]
+    rows = pd.concat([measure(folder) for folder in folders], ignore_index=True)
+    Console(soft_wrap=True).print(similarity_table(rows))
+    print(verdict(rows))
+    target = options.output or folders[0].path / "similarity"
+    write_similarity(target, rows)
+    print(f"table and curves: {target}")
+
+
+def measure(folder: RunFolder) -> pd.DataFrame:
+    """The rows of one run, with a progress bar."""
+    with progress_bar(folder.path.name, "{task.fields[query]}") as bar:
+        task = bar.add_task("", total=None, query="")
+        return measure_similarity(
+            folder,
+            device=choose_device(folder.run.machine),
+            report=lambda done, total, query: bar.update(
+                task, completed=done, total=total, query=f"case {query}" if query else ""
+            ),
+        )

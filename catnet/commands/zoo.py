@@ -1,0 +1,167 @@
+"""Measure every mechanism of the attention zoo on one random map, beside its paper.
+
+Each has its default options and attends to itself, at batch 1; CMAT's defaults are 256 channels on
+32 x 32 tokens.
+
+mult-adds   of matrix products and convolutions in one forward pass; not counted are sums, pooling,
+            softmax, norms, products element by element, and moving values (unfold, fold)
+memory      the most that one forward and backward pass holds at a time: activations, scratch space
+            and gradients, but neither the weights nor the map
+time        median of N forward and backward passes; OMP_NUM_THREADS=1 takes one thread
+cross       whether it can receive from a second map, as the cross place of CMAT asks
+
+All of them run under torch.compile, torch.export and bfloat16 autocast: the tests hold that, this
+command does not measure it.
+
+example:
+  catnet zoo
+  catnet zoo masked gsa lsa --dim 128 --size 32x48 --csv zoo.csv
+"""
+
+import argparse
+import os
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from catnet.commands.progress import progress_bar
+from catnet.config import MachineSettings
+from catnet.engine import choose_device
+from catnet.errors import UserError
+from catnet.files import write_text
+from catnet.model.attention import ATTENTION, build_attention, find
+from catnet.model.attention.layers import Mechanism
+from catnet.model.measure import Cost, measure
+from catnet.types import Features
+
+SILENT = "99"  # above all levels at which the profiler's backend speaks on standard error
+SCREEN = 100  # columns
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which ones (default: all)")
+    parser.add_argument("--dim", type=int, default=256, metavar="C", help="channels (default 256)")
+    parser.add_argument(
+        "--size", default="32", metavar="H[xW]", help="height and width of the map (default 32)"
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu", "auto"), default="auto", help="where (default auto)"
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=10, metavar="N", help="passes that are timed (default 10)"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, then print the table."""
+    for option in ("dim", "repeat"):
+        if getattr(options, option) < 1:
+            raise UserError(f"--{option} {getattr(options, option)} is too few; choose 1 or more")
+    if options.device == "gpu" and not torch.cuda.is_available():
+        raise UserError("--device gpu: torch sees no GPU here; use cpu or auto")
+    height, width = parse_size(options.size)
+    device = choose_device(MachineSettings(accelerator=options.device))
+    zoo = {name: build(name, dim=options.dim) for name in options.names or ATTENTION}
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, options.dim, height, width, generator=generator).to(device)
+    os.environ.setdefault("KINETO_LOG_LEVEL", SILENT)
+    rows = measure_all(zoo, x, repeat=options.repeat)
+    if options.csv:
+        write_text(options.csv, rows.to_csv(index=False))
+    where = f"{options.dim} channels, {height} x {width} tokens, {device.type}"
+    Console(width=SCREEN).print(cost_table(rows, title=where))
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of `32` or `32x48`; raises `UserError` for anything else."""
+    height, cross, width = text.partition("x")
+    sides = (height, width if cross else height)
+    if not all(side.isascii() and side.isdigit() for side in sides):
+        raise UserError(f"--size {text!r} is no size; write 32, or 32x48 for height and width")
+    if min(map(int, sides)) < 2:
+        raise UserError(f"--size {text!r} is too small; a side has 2 tokens or more")
+    return int(sides[0]), int(sides[1])
+
+
+def build(name: str, *, dim: int) -> Mechanism:
+    """A mechanism with its default options; raises `UserError` where `dim` does not suit them."""
+    find(name)
+    try:
+        return build_attention(name, dim, {})
+    except UserError as error:
+        raise UserError(f"--dim {dim} does not suit every default: {error}") from None
+
+
+def measure_all(zoo: Mapping[str, Mechanism], x: Features, *, repeat: int) -> pd.DataFrame:
+    """The figures of every mechanism, a row each."""
+    rows = []
+    with progress_bar("measuring", "{task.fields[name]}") as bar:
+        task = bar.add_task("", total=len(zoo), name="")
+        for name, mechanism in zoo.items():
+            bar.update(task, name=name)
+            cost = measure_one(mechanism.to(x.device), x, name=name, repeat=repeat)
+            rows.append({"name": name, **row(mechanism, cost, x)})
+            bar.advance(task)
+    return pd.DataFrame(rows)
+
+
+def measure_one(mechanism: Mechanism, x: Features, *, name: str, repeat: int) -> Cost:
+    """As `measure`; raises `UserError` where the memory does not suffice."""
+    try:
+        return measure(mechanism, x, repeat=repeat)
+    except RuntimeError as error:  # torch has no type of its own for the CPU's
+        if "memory" not in str(error):
+            raise
+        tokens = " x ".join(map(str, x.shape[2:]))
+        raise UserError(
+            f"{name} needs more memory than there is on {tokens} tokens; choose a smaller --size, "
+            "or name the mechanisms to measure"
+        ) from None
+
+
+def row(mechanism: Mechanism, cost: Cost, x: Features) -> dict[str, object]:
+    """What was measured, and under which conditions; sizes in tokens, times in seconds."""
+    return {
+        "paper": mechanism.paper,
+        "dim": x.shape[1],
+        "height": x.shape[2],
+        "width": x.shape[3],
+        "device": x.device.type,
+        "threads": torch.get_num_threads(),
+        "parameters": cost.parameters,
+        "multiply_adds": cost.multiply_adds,
+        "peak_bytes": cost.peak_bytes,
+        "seconds": statistics.median(cost.seconds),
+        "seconds_min": min(cost.seconds),
+        "seconds_max": max(cost.seconds),
+        "cross": mechanism.cross,
+    }
+
+
+def cost_table(rows: pd.DataFrame, *, title: str) -> Table:
+    """A line a mechanism."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("name", no_wrap=True)
+    table.add_column("paper (arXiv)", no_wrap=True)
+    for figure in ("parameters", "mult-adds", "memory", "time"):
+        table.add_column(figure, justify="right", no_wrap=True)
+    table.add_column("cross", no_wrap=True)
+    for figures in rows.itertuples():
+        table.add_row(
+            figures.name,
+            figures.paper.replace(", arXiv", ""),
+            f"{figures.parameters:,}",
+            f"{figures.multiply_adds / 1e6:,.2f} M",
+            f"{figures.peak_bytes / 2**20:,.1f} MiB",
+            f"{figures.seconds * 1e3:,.1f} ms",
+            "yes" if figures.cross else "no",
+        )
+    return table

@@ -1,0 +1,96 @@
+"""How alike the query feature of every round is to the last one's, over the queries of a fold.
+
+F_0 is what MIFE gives, F_i what round i leaves. For every query slice that EP1 counts, and every
+organ, CKA compares the positions of F_i with those of F_N: where F_i and F_N are alike, the rounds
+after i turn and scale the feature at most.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from catnet.data.store import Case
+from catnet.errors import UserError
+from catnet.evaluate.cases import Task, encode, pieces
+from catnet.evaluate.cka import linear_cka, to_positions
+from catnet.evaluate.predictors import NetworkPredictor, Support
+from catnet.evaluate.protocol import plan
+from catnet.evaluate.run import TRAINED, open_predictors, support_query_pairs
+from catnet.model.encoder import Encoded
+from catnet.model.trace import traced
+from catnet.runs import RunFolder
+
+
+def measure_similarity(
+    folder: RunFolder, *, device: torch.device, report: Callable[[int, int, str], None]
+) -> pd.DataFrame:
+    """A row for every slice, organ and round: run, mechanism, ..., round, cka.
+
+    `report` is told (finished cases, all cases, the query at hand). Raises `UserError` where the
+    run is not trained or has no rounds, or where no support and query share an organ.
+    """
+    run = folder.run
+    if run.model.rounds == 0:
+        raise UserError(f"{folder.path}: model.rounds=0, so there are no rounds to compare")
+    predictor = open_predictors(folder, device)[TRAINED]
+    pairs = list(support_query_pairs(folder))
+    same = {
+        "run": folder.path.name,
+        "mechanism": mechanism_name(run.model.attention, run.model.cross_attention),
+        "card": folder.card.name,
+        "fold": run.data.fold,
+        "seed": run.seed,
+    }
+    rows = []
+    for number, (supports, query) in enumerate(pairs):
+        report(number, len(pairs), query.name)
+        shots = "+".join(case.name for case in supports)
+        for row in compare_case(predictor, query, supports, folder=folder):
+            rows.append({**same, "support": shots, "query": query.name, **row})
+    report(len(pairs), len(pairs), "")
+    if not rows:
+        raise UserError(f"{folder.path}: no organ is shown by both a support and a query")
+    return pd.DataFrame(rows)
+
+
+def mechanism_name(own: str, across: str) -> str:
+    """The mechanism at the self place; with that at the cross place where it is another one."""
+    return own if across == "masked" else f"{own} / {across}"
+
+
+def compare_case(
+    predictor: NetworkPredictor, query: Case, supports: Sequence[Case], *, folder: RunFolder
+) -> Iterator[dict[str, object]]:
+    """Organ, slice, round and CKA; the slices pass in batches, each encoded once."""
+    organs = folder.card.tested_organs(folder.run.data.group)
+    batch = folder.run.evaluate.batch
+    unused = np.zeros(query.image.shape, dtype=bool)
+    tasks = [
+        Task(TRAINED, "EP1", organ, chunks, encode(predictor, supports, number, chunks), unused)
+        for organ, number in organs.items()
+        if (chunks := plan("EP1", organ=organ, supports=supports, query=query))
+    ]
+    needed = sorted({number for task in tasks for number in task.slices})
+    for start in range(0, len(needed), batch):
+        window = needed[start : start + batch]
+        encoded = predictor.query(np.stack([query.image[number] for number in window]))
+        for task, support, slices in pieces(tasks, set(window)):
+            some = encoded[torch.tensor([window.index(number) for number in slices])]
+            values = compare_rounds(predictor, support, some, len(slices)).tolist()
+            for number, of_slice in zip(slices, values, strict=True):
+                for place, value in enumerate(of_slice):
+                    yield {"organ": task.organ, "slice": number, "round": place, "cka": value}
+
+
+def compare_rounds(
+    predictor: NetworkPredictor, support: Support, query: Encoded, count: int
+) -> Float[Tensor, "{count} r"]:
+    """CKA of F_0 .. F_N with F_N for `count` encoded slices; the last column is one."""
+    with traced(predictor.model) as trace:
+        predictor.predict(support, query, count)
+    features = [to_positions(feature) for feature in trace.features]
+    return torch.stack([linear_cka(feature, features[-1]) for feature in features], dim=1)

@@ -1,0 +1,422 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from catnet.cli import main
+from catnet.commands.attend import on_organ
+from catnet.config import ModelSettings
+from catnet.episode import Episode
+from catnet.errors import UserError
+from catnet.evaluate.attend import Look, attend, choose_place, middle_of
+from catnet.evaluate.heat import draw_attention
+from catnet.evaluate.predictors import NetworkPredictor
+from catnet.evaluate.scene import find_scene
+from catnet.model.attention.masked import MaskedAttention
+from catnet.model.catnet import initial_model
+from catnet.model.trace import check_map, traced
+
+SMALL = {"encoder": "tu-test_resnet", "dim": 16, "rounds": 2, "attention_options": {"heads": 2}}
+CROSS = {"cross_attention_options": {"heads": 2}}
+CPU = {"device": torch.device("cpu"), "precision": torch.float32}
+
+
+def make_network(**changes):
+    """An untrained network whose first mask keeps some of the positions."""
+    model = initial_model(ModelSettings(**(SMALL | CROSS | changes)), seed=0).eval()
+    with torch.no_grad():
+        first = model(make_episode()).logits[0]
+        last = model.mife.classify[-1]
+        last.bias.copy_((last.bias - first.mean()) / first.std())
+        last.weight.div_(first.std())
+    return model
+
+
+def make_episode():
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.zeros(1, 1, 64, 96)
+    mask[..., 16:40, 24:64] = 1
+    images = torch.randn(2, 1, 64, 96, generator=generator)
+    return Episode(images[None, :1] + 2 * mask[:, :, None], mask, images[1:], mask[:, 0])
+
+
+# The map of CAT-Net's own attention
+
+
+@pytest.mark.parametrize("kept", [None, "some", "none"])
+@pytest.mark.parametrize("how", ["multiply", "bias"])
+def test_the_masked_map_applied_to_the_values_is_the_output(kept, how, generator):
+    module = MaskedAttention(12, heads=3).double()
+    x = torch.randn(2, 12, 3, 5, generator=generator, dtype=torch.float64)
+    context = torch.randn(2, 12, 4, 2, generator=generator, dtype=torch.float64)
+    keep = None if kept is None else torch.zeros(2, 4, 2, dtype=torch.float64)
+    if kept == "some":
+        keep[0, 1:3] = 1  # and nothing in the second episode
+    weights = module.attention_map(x, context, keep=keep, how=how)
+    value = module.projections(x, context)[2]
+    mixed = (weights @ value).transpose(1, 2).flatten(2)
+    expected = module(x, context, keep=keep, how=how)
+    torch.testing.assert_close(module.project(mixed).mT.reshape(expected.shape), expected)
+    if how == "bias" or kept is None:
+        some = torch.ones(2) if keep is None else keep.flatten(1).any(1)
+        torch.testing.assert_close(weights.sum(-1), some.double()[:, None, None].expand(2, 3, 15))
+
+
+# What is recorded
+
+
+@pytest.mark.parametrize("attention", ["masked", "refiner", "outlook"])
+@pytest.mark.parametrize("share_rounds", [False, True])
+@pytest.mark.parametrize("share_streams", [False, True])
+@torch.no_grad()
+def test_the_trace_holds_what_the_query_looked_with(attention, share_rounds, share_streams):
+    model = make_network(
+        attention=attention, share_rounds=share_rounds, share_streams=share_streams
+    )
+    episode = make_episode()
+    with traced(model) as trace:
+        prediction = model(episode)
+    assert torch.equal(trace.features[-1], prediction.query)
+    assert len(trace.rounds) == 2
+    for number, one in enumerate(trace.rounds):
+        cmat = model.cmat[number % len(model.cmat)]
+        place = cmat.self_query or cmat.self_support
+        assert one.itself.mechanism is place.attention
+        assert torch.equal(one.itself.given[0], one.streams.query)
+        own, _ = place(one.streams.query, one.streams.maps[1])
+        assert torch.equal(one.across.given[0], own)
+        shots, _ = cmat.self_support(one.streams.support[:, 0], one.streams.maps[0])
+        assert torch.equal(one.across.given[1], shots)
+    assert torch.equal(trace.features[1], trace.rounds[1].streams.query)
+
+
+@torch.no_grad()
+def test_the_map_of_a_mechanism_that_hands_it_on_is_the_one_handed_on():
+    model = make_network(attention="refiner")
+    with traced(model) as trace:
+        model(make_episode())
+    first, second = trace.rounds
+    assert torch.equal(first.itself.attention_map(), second.streams.maps[1])
+    alone = replace(second.itself, given=(second.itself.given[0], None, None))
+    assert not torch.allclose(second.itself.attention_map(), alone.attention_map(), atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_traced_network_gives_the_same_and_is_left_without_hooks():
+    model, episode = make_network(), make_episode()
+    before = model(episode)
+    with traced(model) as trace:
+        during = model(episode)
+        model(episode)
+    assert len(trace.rounds) == 2
+    model(replace(episode, query=-episode.query))
+    assert torch.equal(trace.features[-1], before.query)
+    assert torch.equal(before.probability, during.probability)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("mask_on", ["queries", "keys", "none"])
+@pytest.mark.parametrize("direction", ["both", "query_to_support"])
+@torch.no_grad()
+def test_a_position_receives_exactly_where_the_cross_attention_changed_it(mask_on, direction):
+    model, episode = make_network(mask_on=mask_on, direction=direction, rounds=1), make_episode()
+    with traced(model) as trace:
+        model(episode)
+    (one,) = trace.rounds
+    with traced(model) as other:
+        deaf(model.cmat[0].cross)
+        model(episode)
+    changed = (one.left != other.rounds[0].left).any(dim=1)
+    assert torch.equal(one.receives.bool(), changed)
+    share = {"both": {"queries": "some"}}.get(direction, {}).get(mask_on)
+    assert changed.any() == (direction == "both")
+    assert changed.all() == (direction == "both" and share is None)
+
+
+def deaf(cross):
+    """What the mechanism gives becomes another value, so that every receiver shows."""
+    with torch.no_grad():
+        cross.attention.project.weight.mul_(-3)
+
+
+# What is seen
+
+
+@pytest.fixture
+def saved(tiny):
+    """`saved("model.rounds=3")`: a run folder with weights, as after training."""
+
+    def make(*settings):
+        folder = tiny("model.dim=16", *settings)
+        initial_model(folder.run.model, seed=0).save_pretrained(folder.model)
+        return folder
+
+    return make
+
+
+def look_at(folder, *, number=8, organ="liver", place=None, model=None):
+    predictor = NetworkPredictor(model or initial_model(folder.run.model, seed=0), **CPU)
+    scene = find_scene(folder, case="2", number=number, organ=organ, support=None)
+    return predictor, attend(predictor, scene, place=place)
+
+
+def test_a_look_is_the_row_of_the_token_under_the_position(saved):
+    folder = saved("model.mask_on=none")
+    predictor, attention = look_at(folder, place=(17, 42))
+    scene = attention.scene
+    mask = torch.from_numpy(scene.support_mask)[None, None]
+    images = [torch.from_numpy(x)[None, None] for x in (scene.support_image, scene.image)]
+    with traced(predictor.model) as trace, torch.no_grad():
+        predictor.model(Episode(images[0][None], mask, images[1], mask[0]))
+        for looks, place, truth in (
+            (attention.itself, "itself", scene.truth),
+            (attention.across, "across", scene.support_mask),
+        ):
+            for seen, one in zip(looks, trace.rounds, strict=True):
+                maps = getattr(one, place).attention_map()[0]
+                token = (17 // 8) * 8 + 42 // 8  # 64 x 64 pixels, 8 x 8 tokens
+                row = sum(head[token] for head in maps) / len(maps)
+                np.testing.assert_allclose(seen.heat, 64 * row.reshape(8, 8), rtol=1e-4)
+                assert seen.heat.mean() == pytest.approx(1, abs=1e-4)
+                fine = seen.heat.repeat(8, axis=0).repeat(8, axis=1)
+                assert seen.on_organ == pytest.approx(fine[truth > 0].sum() / fine.sum(), rel=1e-4)
+
+
+def test_with_the_mask_on_the_keys_nothing_but_the_organ_is_seen(saved):
+    _, attention = look_at(saved("model.mask_on=keys"))
+    mask = attention.scene.support_mask.reshape(8, 8, 8, 8).any(axis=(1, 3))
+    for seen in attention.across:
+        assert (seen.heat[mask] > 0).all()
+        assert not seen.heat[~mask].any()
+
+
+@pytest.mark.parametrize(("bias", "heard"), [(50.0, True), (-50.0, False)])
+def test_a_position_that_the_mask_drops_receives_nothing(bias, heard, saved):
+    folder = saved("model.rounds=1")
+    model = initial_model(folder.run.model, seed=0)
+    with torch.no_grad():
+        model.mife.classify[-1].bias.fill_(bias)
+    _, attention = look_at(folder, model=model)
+    assert len(attention.itself) == 1
+    assert attention.itself[0].heat.any()
+    assert [bool(seen.heat.any()) for seen in attention.across] == [True] * heard
+    assert (attention.across == ()) == (not heard)
+
+
+@pytest.mark.parametrize(
+    "setting", ["model.cross_attention=se", "model.direction=query_to_support"]
+)
+def test_without_a_map_or_a_receiver_there_is_one_line_alone(setting, saved):
+    _, attention = look_at(saved(setting))
+    assert attention.across == ()
+    figure = draw_attention(attention, names=("masked", "se"), flip=False)
+    assert [axes.get_ylabel() for axes in figure.axes].count("self: masked") == 1
+    assert not any("cross" in axes.get_ylabel() for axes in figure.axes)
+
+
+# Where it looks from
+
+
+def test_the_middle_of_a_crescent_lies_inside():
+    mask = np.ones((9, 9), np.float32)
+    mask[0:7, 2:7] = 0
+    row, column = middle_of(mask)
+    assert mask[row, column]
+    mask = np.zeros((9, 9), np.float32)
+    mask[2:7, 1:6] = 1
+    assert middle_of(mask) == (4, 3)
+    corner = np.zeros((9, 9), np.float32)
+    corner[:3, :3] = 1
+    assert middle_of(corner) == (1, 1)
+
+
+def test_without_the_organ_the_predicted_mask_serves(saved):
+    folder = saved()
+    scene = find_scene(folder, case="2", number=0, organ="spleen", support=None)
+    assert not scene.truth.any()
+    predicted = np.zeros_like(scene.truth)
+    predicted[10:15, 20:25] = 0.9
+    assert choose_place(scene, predicted) == (12, 22)
+    slices = np.flatnonzero(scene.query.meta.pixels["spleen"])
+    with pytest.raises(UserError) as caught:
+        choose_place(scene, 0 * predicted)
+    expected = f"spleen is not on slice 0 of case 2.*from {slices[0]} to {slices[-1]}"
+    caught.match(expected)
+
+
+def test_the_support_slice_is_that_of_the_protocol(saved):
+    folder = saved()
+    scene = find_scene(folder, case="2", number=8, organ="liver", support="4")
+    shown = np.flatnonzero(scene.support.meta.pixels["liver"])
+    wanted = np.flatnonzero(scene.query.meta.pixels["liver"])
+    chunk = int(np.flatnonzero([8 in part for part in thirds(wanted)])[0])
+    assert scene.support_number == shown[int((2 * chunk + 1) * len(shown) / 6)]
+    assert scene.support.name == "4"
+    assert find_scene(folder, case="2", number=8, organ=None, support=None).support.name == "3"
+    assert find_scene(folder, case="3", number=8, organ="liver", support=None).support.name == "1"
+
+
+def thirds(slices):
+    edges = [int(len(slices) * k / 3) for k in range(4)]
+    return [slices[edges[k] : edges[k + 1]] for k in range(3)]
+
+
+def test_the_largest_organ_is_the_default(saved):
+    folder = saved()
+    scene = find_scene(folder, case="2", number=8, organ=None, support=None)
+    counts = {organ: (scene.query.label[8] == n).sum() for organ, n in folder.card.organs.items()}
+    assert counts[scene.organ] == max(counts.values()) > 0
+    narrow = saved("data.group=kidneys")
+    assert "kidney" in find_scene(narrow, case="2", number=3, organ=None, support=None).organ
+
+
+# The picture
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_picture_stands_front_up_and_marks_the_position(flip, saved):
+    _, attention = look_at(saved("model.mask_on=none"), place=(17, 42))
+    figure = draw_attention(attention, names=("masked", "masked"), flip=flip)
+    grid = [axes for axes in figure.axes if axes.images]
+    assert len(grid) == 2 * (1 + 2)
+    for number, axes in enumerate(grid):
+        top, bottom = axes.get_ylim()[::-1]
+        assert (top, bottom) == ((63.5, -0.5) if flip else (-0.5, 63.5))
+        marks = {tuple(np.ravel(line.get_xydata())) for line in axes.lines}
+        assert marks == ({(42.0, 17.0)} if number < 3 else set())
+    for axes, seen in zip(grid[1:3], attention.itself, strict=True):
+        assert np.array_equal(axes.images[-1].get_array(), seen.heat)
+        assert axes.images[-1].get_extent() == [-0.5, 63.5, 63.5, -0.5]
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert labels.count("weight, times the even share") == 2
+
+
+@pytest.mark.parametrize(
+    ("heats", "ends"),
+    [
+        ([[[0.5, 2.0]], [[0.25, 1.0]]], (0.25, 2.0)),
+        ([[[0.0, 0.0]], [[0.25, 1.0]]], (0.25, 1.0)),  # a round that receives nothing
+        ([[[-3.0, 2.0]], [[0.0, 1.0]]], (-3.0, 3.0)),
+        ([[[0.0, 90.0]], [[0.25, 1.0]]], (0.0, 90.0)),
+    ],
+)
+def test_all_rounds_share_one_scale(heats, ends, saved):
+    _, attention = look_at(saved("model.mask_on=none"))
+    looks = tuple(Look(np.array(heat, np.float32), math.nan) for heat in heats)
+    attention = replace(attention, itself=looks, across=())
+    figure = draw_attention(attention, names=("refiner", "se"), flip=False)
+    shown = [axes.images[-1] for axes in figure.axes if axes.images][1:]
+    assert {(image.norm.vmin, image.norm.vmax) for image in shown[:2]} == {ends}
+    strong, weak = (image.cmap(image.norm(value))[3] for image in shown[:1] for value in ends[::-1])
+    assert strong > 0.85
+    assert weak == pytest.approx(0.9 if ends[0] < 0 else 0.1, abs=0.01)
+
+
+# The command
+
+
+def test_the_command_draws_and_says_what_it_drew(saved, tmp_path, capsys):
+    folder = saved("model.mask_on=keys")
+    target = tmp_path / "new" / "liver.png"
+    given = ["--case", "2", "--slice", "8", "--organ", "liver", "--at", "17,42"]
+    main(["attend", str(folder.path), *given, "--support", "4", "-o", str(target)])
+    said = capsys.readouterr().out
+    assert "query 2, slice 8, from row 17, column 42; support 4, slice" in said
+    assert "weight on the liver, self (masked): round 1" in said
+    assert f"picture: {target}" in said
+    pixels = imread(target)[..., :3]
+    assert pixels.shape[1] > pixels.shape[0] > 300
+    assert (np.ptp(pixels, axis=2) > 0.3).mean() > 0.005  # heat has color, slices have none
+
+
+def test_without_a_name_the_picture_goes_into_the_runs_folder(saved, capsys):
+    folder = saved("data.group=kidneys")
+    main(["attend", folder.path.name, "--case", "2", "--slice", "3", "--at", "3,4"])
+    (path,) = (folder.path / "attention").glob("*.png")
+    assert path.name.startswith("2_slice3_")
+    assert path.name.endswith("-kidney_at3-4_by_3.png")
+    assert str(path) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--case", "9", "--slice", "5"], "--case '9' is no prepared case; there are 1, 2, 3, 4"),
+        (["--case", "2", "--slice", "12"], "--slice 12 is not in case 2, which has 0 to 11"),
+        (["--case", "2", "--slice", "-1"], "--slice -1 is not in case 2, which has 0 to 11"),
+        (["--case", "2", "--slice", "8", "--organ", "heart"], "'heart' is not in card tiny; it"),
+        (["--case", "2", "--slice", "8", "--at", "64,3"], "--at 64,3 is outside of the slice"),
+        (["--case", "2", "--slice", "8", "--at", "3"], "--at '3' is no position; write a row"),
+        (["--case", "2", "--slice", "8", "--support", "2"], "--support 2 is the query itself"),
+        (["--case", "2", "--slice", "8", "--support", "0"], "--support '0' is no prepared case"),
+        (["--case", "2", "--slice", "8", "-o", "a.jpg"], "a.jpg: the picture is a PNG; choose"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, sentence, saved, capsys):
+    folder = saved("model.rounds=1")
+    refuse(folder, arguments, sentence, capsys)
+
+
+def refuse(folder, arguments, sentence, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["attend", str(folder.path), *arguments])
+    said = capsys.readouterr().err.strip()
+    assert stopped.value.code == 2
+    assert said.startswith("catnet: ")
+    assert sentence in said
+    assert "\n" not in said
+
+
+PLAIN = ["--case", "2", "--slice", "8"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("model.attention=se", "those that have: a2, clo, gc, gsa, lsa, masked, nonlocal, outlook"),
+        ("model.rounds=0", "model.rounds=0 has no attention to show"),
+    ],
+)
+def test_a_run_without_maps_is_refused(setting, sentence, saved, capsys):
+    refuse(saved(setting), PLAIN, sentence, capsys)
+
+
+def test_a_mechanism_whose_options_leave_no_map_is_refused(saved, capsys):
+    options = "model.attention_options={group_split: [8, 0]}"
+    sentence = "CloAttention with these options has no head with a map"
+    refuse(saved("model.attention=clo", options), PLAIN, sentence, capsys)
+
+
+def test_a_run_that_is_not_trained_is_refused(tiny, capsys):
+    refuse(tiny(), PLAIN, "training has not ended", capsys)
+
+
+def test_a_slice_without_the_organ_and_without_a_prediction_is_refused(saved, capsys):
+    folder = saved("model.score=threshold", "model.rounds=1")
+    model = initial_model(folder.run.model, seed=0)
+    with torch.no_grad():
+        model.head.threshold.fill_(100)
+    model.save_pretrained(folder.model)
+    arguments = ["--case", "5", "--slice", "5", "--organ", "spleen"]
+    refuse(folder, arguments, "the spleen is not on slice 5 of case 5", capsys)
+    main(["attend", str(folder.path), *arguments, "--at", "3,3"])
+    assert "the spleen is not on the query slice" in capsys.readouterr().out
+
+
+def test_a_support_without_the_organ_is_refused(saved, capsys):
+    number = str(find_scene(saved(), case="2", number=8, organ=None, support=None).number)
+    arguments = ["--case", "2", "--slice", number, "--organ", "spleen", "--support", "5"]
+    refuse(saved(), arguments, "--support 5 does not show the spleen", capsys)
+
+
+def test_the_mechanisms_with_a_map_pass():
+    for name in ("masked", "refiner", "outlook", "stripe", "a2"):
+        check_map(name)
+
+
+def test_a_share_that_is_not_there_is_a_dash():
+    heat = np.ones((2, 2), np.float32)
+    assert on_organ((Look(heat, 0.25), Look(heat, math.nan))) == "round 1 25.0%, round 2 -"
