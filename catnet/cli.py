@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from catnet.errors import UserError
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         name = choose(given)
         module = import_module(f"catnet.commands.{name}")
-        parser = argparse.ArgumentParser(
+        parser = Parser(
             prog=f"catnet {name}",
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -62,6 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(f"{place}{error.strerror or error}; make room, or choose another folder", status=2)
     except KeyboardInterrupt:
         fail("stopped; the same command goes on from here", status=130)
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one sentence, like everything else here."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `UserError` for arguments that do not fit the command."""
+        raise UserError(f"{message}; see `{self.prog} --help`")
 
 
 def choose(given: list[str]) -> str:

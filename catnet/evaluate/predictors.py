@@ -4,7 +4,7 @@ A predictor encodes slices once; supports and queries are then combined as often
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from einops import rearrange, reduce, repeat
@@ -26,6 +26,7 @@ class Support:
     mask: Float[Tensor, "1 s h w"]
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """Foreground probabilities of query slices, given a support."""
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
+from catnet.model.weights import first_difference
 from catnet.torchvision_guard import guard_torchvision
 from catnet.types import Images
 
@@ -35,7 +36,7 @@ class Encoded:
     feature: Float[Tensor, "*b c h w"]
     deep: Float[Tensor, "*b e h w"]
 
-    def __getitem__(self, which: slice | Tensor) -> "Encoded":
+    def __getitem__(self, which: slice | list[int]) -> "Encoded":
         """Some slices of the batch."""
         return Encoded(self.feature[which], self.deep[which])
 
@@ -105,11 +106,9 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
             state.setdefault(key, value)
         elif key in state and state[key].ndim == 4 and state[key].shape[1] == 3 * value.shape[1]:
             state[key] = state[key].sum(dim=1, keepdim=True)
-    wrong = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
-    wrong += [key for key in state if key not in wanted]
-    if wrong:
+    if name := first_difference(wanted, state):
         raise UserError(
-            f"{path}: not the weights of this encoder (first difference: {wrong[0]}); "
+            f"{path}: not the weights of this encoder (first difference: {name}); "
             "give a file of the architecture that model.encoder names"
         )
     backbone.load_state_dict(state)
