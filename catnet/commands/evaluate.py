@@ -20,7 +20,13 @@ from catnet.commands.progress import progress_bar
 from catnet.commands.settings import add_settings
 from catnet.engine import choose_device, limit_threads
 from catnet.errors import UserError
-from catnet.evaluate.run import TRAINED, Evaluation, evaluate, finished_evaluation
+from catnet.evaluate.run import (
+    TRAINED,
+    Evaluation,
+    evaluate,
+    evaluation_name,
+    finished_evaluation,
+)
 from catnet.report.tables import summarize, terminal_table
 from catnet.runs import RunFolder, open_run_folder
 
@@ -57,12 +63,23 @@ def run(options: argparse.Namespace) -> None:
 
 def check_comparable(folders: list[RunFolder]) -> str:
     """The table's title; raises `UserError` for runs whose cases say nothing about each other."""
-    kinds = {(f.card.name, f.run.data.setting, f.run.data.group) for f in folders}
-    if len(kinds) > 1:
-        raise UserError("the runs differ in card, setting or group; evaluate them one by one")
-    ((card, setting, _),) = kinds
+    first = folders[0]
+    if any(question(folder) != question(first) for folder in folders):
+        raise UserError(
+            "the runs differ in more than fold and seed, and one line of a table cannot stand for "
+            "both; evaluate them one by one"
+        )
     folds = ", ".join(str(folder.run.data.fold) for folder in folders)
-    return f"{card}, {'folds' if len(folders) > 1 else 'fold'} {folds}, setting {setting}"
+    kind = "folds" if len(folders) > 1 else "fold"
+    return f"{first.card.name}, {kind} {folds}, setting {first.run.data.setting}"
+
+
+def question(folder: RunFolder) -> tuple[str, str]:
+    """What two runs share that answer one question in different folds, or by different seeds."""
+    run = folder.run
+    data = run.data.model_copy(update={"fold": 0})
+    same = run.model_copy(update={"data": data, "seed": 0})
+    return same.identity(folder.card.identity()), evaluation_name(run.evaluate)
 
 
 def evaluate_one(folder: RunFolder, *, again: bool) -> Evaluation:

@@ -67,7 +67,7 @@ def start_processes(options: argparse.Namespace, count: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    logging.disable()  # this process watches; what went wrong, the one that failed says
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     engine = ["--standalone", f"--nproc-per-node={count}", "-m", "catnet"]
     try:

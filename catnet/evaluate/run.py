@@ -22,6 +22,7 @@ from catnet.runs import RunFolder, check_unchanged, write_json
 from catnet.strict import read_yaml
 
 TRAINED = "catnet"
+NAMES = ("run", "setting", "support", "query")  # may look like numbers, and are none
 DTYPE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -84,7 +85,7 @@ def finished_evaluation(folder: RunFolder) -> Evaluation | None:
     if read_yaml(path / "settings.json") != settings.model_dump(mode="json"):
         return None
     check_unchanged(folder, open_cases(folder.card))
-    rows = pd.read_csv(path / "rows.csv", dtype={"support": str, "query": str})
+    rows = pd.read_csv(path / "rows.csv", dtype=dict.fromkeys(NAMES, str))
     return Evaluation(path, rows)
 
 
