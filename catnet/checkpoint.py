@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from catnet.errors import UserError
 from catnet.files import write_bytes
+from catnet.model.weights import first_difference
 
 KEPT = 2
 
@@ -57,22 +58,23 @@ def load_checkpoint(
         raise UserError(f"{path}: damaged checkpoint ({error}); delete it") from None
     if facts.get("run") != run or not facts.get("step", "").isdigit():
         raise UserError(f"{path}: belongs to run {facts.get('run')}, not {run}; delete it")
-    weights = {
-        name.removeprefix("model/"): value
-        for name, value in tensors.items()
-        if name.startswith("model/")
-    }
-    wanted = model.state_dict()
-    wrong = [k for k in wanted if k not in weights or weights[k].shape != wanted[k].shape]
-    if wrong or len(weights) != len(wanted):
-        name = wrong[0] if wrong else "too many tensors"
+    weights = under("model/", tensors)
+    if name := first_difference(model.state_dict(), weights):
         raise UserError(f"{path}: checkpoint of another architecture ({name}); delete it")
     model.load_state_dict(weights)
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer/"):
-            _, number, field = name.split("/")
-            state.setdefault(int(number), {})[field] = value
+    for name, value in under("optimizer/", tensors).items():
+        number, field = name.split("/")
+        state.setdefault(int(number), {})[field] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     return int(facts["step"])
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name starts with `prefix`, by the rest of it."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

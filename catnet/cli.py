@@ -7,10 +7,12 @@ A user's mistake ends with exit status 2; only our own bugs show a traceback.
 
 import argparse
 import difflib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from catnet.errors import UserError
 
@@ -51,20 +53,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         name = choose(given)
         module = import_module(f"catnet.commands.{name}")
-        parser = argparse.ArgumentParser(
+        parser = Parser(
             prog=f"catnet {name}",
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(parser)
-        module.run(parser.parse_args(given[1:]))
+        module.run(parser.parse_intermixed_args(given[1:]))  # settings may follow options
     except UserError as error:
         fail(str(error), status=2)
     except OSError as error:  # a full disk, a read-only folder
         place = f"{error.filename}: " if error.filename else ""
         fail(f"{place}{error.strerror or error}; make room, or choose another folder", status=2)
     except KeyboardInterrupt:
+        if "LOCAL_RANK" in os.environ:
+            os._exit(130)  # one of several: the process that started them speaks
         fail("stopped; the same command goes on from here", status=130)
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one sentence, like everything else here."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `UserError` for arguments that do not fit the command."""
+        raise UserError(f"{message}; see `{self.prog} --help`")
 
 
 def choose(given: list[str]) -> str:

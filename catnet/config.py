@@ -137,6 +137,7 @@ class MachineSettings(Strict):
 
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="device kind")
     devices: int = Field(1, ge=1, description="processes, one a device")
+    threads: int = Field(0, ge=0, description="CPU threads of a process; 0 leaves it to torch")
     log_every: int = Field(20, ge=1, description="steps between two lines of the log")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
     picture_every: int = Field(500, ge=1, description="steps between two episode pictures")

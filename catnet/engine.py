@@ -1,14 +1,16 @@
 """Where a run is computed: one process, or one of several that torchrun started.
 
 `torchrun --nproc-per-node N -m catnet train ...` (or `machine.devices=N`, which calls it) starts
-the processes; torch's DistributedDataParallel averages their gradients.
+the processes; torch's DistributedDataParallel averages their gradients. Each process normalizes
+batches by the statistics of its own share; those that are kept for evaluation are the first one's.
 """
 
 import os
 from dataclasses import dataclass
 
 import torch
-from torch import distributed, nn
+from jaxtyping import Float
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from catnet.config import MachineSettings, Run
@@ -40,6 +42,12 @@ class Engine:
         """Mixed precision in bfloat16 where the run asks for it."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed)
 
+    def mean(self, values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The mean over the processes, each of which must ask for it at the same step."""
+        if self.world > 1:
+            distributed.all_reduce(values)
+        return values / self.world
+
     def stop(self) -> None:
         """Wait for the others and part from them."""
         if self.world > 1:
@@ -49,29 +57,43 @@ class Engine:
 
 def start_engine(run: Run) -> Engine:
     """Join the processes of the run; raises `UserError` where they do not fit its settings."""
+    limit_threads(run.machine)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    if run.train.batch % world:
-        raise UserError(
-            f"train.batch {run.train.batch} cannot be shared by {world} processes; make it a "
-            f"multiple of {world}"
-        )
-    device = choose_device(run.machine, local=local)
+    check_share(run, processes=world)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    device = choose_device(run.machine, local=local, processes=here)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if world > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     rank = distributed.get_rank() if world > 1 else 0
     return Engine(device, rank, world, mixed=run.train.precision == "bfloat16")
 
 
-def choose_device(machine: MachineSettings, *, local: int = 0) -> torch.device:
-    """The device of process number `local` on this machine."""
-    if machine.accelerator == "cpu":
-        return torch.device("cpu")
-    if torch.cuda.is_available() and local < torch.cuda.device_count():
-        return torch.device("cuda", local)
-    if machine.accelerator == "gpu":
+def limit_threads(machine: MachineSettings) -> None:
+    """Compute with so many CPU threads; on a busy machine one is faster than several that wait."""
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+
+
+def check_share(run: Run, *, processes: int) -> None:
+    """Raise `UserError` where the processes cannot share a step's episodes evenly."""
+    if run.train.batch % processes:
         raise UserError(
-            f"machine.accelerator=gpu, but torch sees {torch.cuda.device_count()} GPUs here; use "
-            "cpu or auto, or lower machine.devices"
+            f"train.batch {run.train.batch} cannot be shared by {processes} processes; make it a "
+            f"multiple of {processes}"
         )
-    return torch.device("cpu")
+
+
+def choose_device(machine: MachineSettings, *, local: int = 0, processes: int = 1) -> torch.device:
+    """The device of process number `local` of the `processes` on this machine, one kind for all."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if machine.accelerator == "gpu" and found < processes:
+        raise UserError(
+            f"machine.accelerator=gpu for {processes} processes, but torch sees {found} GPUs here; "
+            "use cpu or auto, or lower machine.devices"
+        )
+    if machine.accelerator == "cpu" or found < processes:
+        return torch.device("cpu")
+    return torch.device("cuda", local)

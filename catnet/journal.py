@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
+from catnet.engine import Engine
 from catnet.episode import Episode
 from catnet.errors import UserError
 from catnet.files import write_text
@@ -30,14 +33,14 @@ class Journal:
     """Records a run; lines of steps that a killed run did not save are taken back first."""
 
     def __init__(
-        self, folder: RunFolder, *, done: int, report: Callable[[Progress], None], writes: bool
+        self, folder: RunFolder, *, engine: Engine, done: int, report: Callable[[Progress], None]
     ) -> None:
         self.folder = folder
+        self.engine = engine
         self.report = report
-        self.writes = writes
         self.done = done
         self.last = (done, time.monotonic())
-        if writes:
+        if engine.first:
             forget_after(self.path, done)
 
     @property
@@ -57,37 +60,35 @@ class Journal:
         machine, steps = self.folder.run.machine, self.folder.run.train.steps
         if step % machine.log_every == 0 or step == steps:
             self.write(step, losses, rate=rate)
-        if self.writes and step % machine.picture_every == 0:
+        if self.engine.first and step % machine.picture_every == 0:
             self.board.add_figure("episode", draw_episode(losses, episode), step)
 
     def write(self, step: int, losses: Losses, *, rate: float) -> None:
-        """One line of the log, and the same as scalars."""
-        values = {
-            "loss": losses.total.item(),
-            "segmentation": losses.segmentation.item(),
-            "alignment": losses.alignment.item(),
-            "rate": rate,
-        }
-        if not math.isfinite(values["loss"]):
+        """One line of the log, means over the processes, and the same as scalars."""
+        parts = (losses.total.detach(), losses.segmentation, losses.alignment)
+        loss, segmentation, alignment = self.engine.mean(torch.stack(parts).float()).tolist()
+        if not math.isfinite(loss):
             raise UserError(
-                f"{self.folder.path}: the loss of step {step} is {values['loss']}; lower "
-                "train.rate or use train.precision=float32, then start a new run"
+                f"{self.folder.path}: the loss of step {step} is {loss}; lower train.rate or use "
+                "train.precision=float32, then start a new run"
             )
-        if not self.writes:
+        if not self.engine.first:
             return
+        values = {"loss": loss, "segmentation": segmentation, "alignment": alignment, "rate": rate}
         with self.path.open("a", encoding="utf-8") as log:
             log.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
+        self.board.flush()  # else a kill loses what a checkpoint will not bring back
         before, then = self.last
         now = time.monotonic()
         speed = (step - before) * self.folder.run.train.batch / max(now - then, 1e-9)
         self.last = (step, now)
-        self.report(Progress(step, self.folder.run.train.steps, values["loss"], speed))
+        self.report(Progress(step, self.folder.run.train.steps, loss, speed))
 
     def close(self) -> None:
         """Write out what TensorBoard still holds."""
-        if self.writes:
+        if self.engine.first:
             self.board.close()
 
 

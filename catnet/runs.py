@@ -26,7 +26,7 @@ from catnet.errors import UserError
 from catnet.files import write_text
 from catnet.paths import runs_home
 
-SETTINGS = "run.yml"
+SETTINGS, PROVENANCE = "run.yml", "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,21 @@ def open_run_folder(path: Path, *, overrides: Sequence[str] = ()) -> RunFolder:
             "evaluate.* and machine.* can be overridden here"
         )
     return RunFolder(path, changed, card)
+
+
+def check_unchanged(folder: RunFolder, cases: tuple[Case, ...]) -> None:
+    """Raise `UserError` where the card or its cases are not those that the run was trained on.
+
+    A fold is a list of places: with one case more, a case that trained may become a tested one.
+    """
+    path = folder.path / PROVENANCE
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    now = {"identity": folder.identity, "data": {case.name: case.meta.sources for case in cases}}
+    if any(known.get(key, value) != value for key, value in now.items()):
+        raise UserError(
+            f"{folder.path}: card {folder.card.name} or its prepared cases have changed since this "
+            "run was trained; bring them back, or delete the folder and train again"
+        )
 
 
 def provenance(folder: RunFolder, cases: tuple[Case, ...]) -> dict[str, object]:

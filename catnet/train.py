@@ -15,14 +15,14 @@ from catnet.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from catnet.config import Run, TrainSettings
 from catnet.data.episodes import EpisodeSource, open_source
 from catnet.data.folds import split
-from catnet.data.store import open_cases
+from catnet.data.store import Case, open_cases
 from catnet.engine import Engine, start_engine
 from catnet.episode import Episode
 from catnet.errors import UserError
 from catnet.journal import Journal, Progress
 from catnet.model.catnet import initial_model
 from catnet.model.loss import Objective
-from catnet.runs import RunFolder, provenance, write_json
+from catnet.runs import PROVENANCE, RunFolder, check_unchanged, provenance, write_json
 
 
 def train(
@@ -34,17 +34,15 @@ def train(
     Raises `UserError` where the data, the settings or a checkpoint do not allow it.
     """
     run = folder.run
-    cases = open_cases(folder.card)
-    training = split(folder.card, cases, run.data.fold).training
-    source = open_source(folder.card, training, run.data, seed=run.seed)
+    cases, source = open_training(folder)
     engine = start_engine(run)
     objective = build_objective(run).to(engine.device)
     optimizer = build_optimizer(objective, run.train)
     done = resume(folder, objective, optimizer, say=say if engine.first else ignore)
     forward = engine.wrap(objective)
-    journal = Journal(folder, done=done, report=report, writes=engine.first)
+    journal = Journal(folder, engine=engine, done=done, report=report)
     if engine.first:
-        write_json(folder.path / "provenance.json", provenance(folder, cases))
+        write_json(folder.path / PROVENANCE, provenance(folder, cases))
 
     for step in range(done, run.train.steps):
         episode = training_batch(source, run, engine=engine, step=step)
@@ -65,6 +63,15 @@ def train(
     if engine.first:
         objective.model.save_pretrained(folder.model)
     engine.stop()
+
+
+def open_training(folder: RunFolder) -> tuple[tuple[Case, ...], EpisodeSource]:
+    """All prepared cases, and the episodes of those that train; raises `UserError` as `train`."""
+    cases = open_cases(folder.card)
+    if checkpoints(folder.checkpoints):
+        check_unchanged(folder, cases)
+    training = split(folder.card, cases, folder.run.data.fold).training
+    return cases, open_source(folder.card, training, folder.run.data, seed=folder.run.seed)
 
 
 def build_objective(run: Run) -> Objective:
@@ -94,18 +101,17 @@ def resume(
     say: Callable[[str], None],
 ) -> int:
     """Restore the newest checkpoint that can be read; returns the number of finished steps."""
-    problem = None
-    for path in reversed(checkpoints(folder.checkpoints)):
+    found = checkpoints(folder.checkpoints)
+    for path in reversed(found):
         try:
             done = load_checkpoint(path, objective, optimizer, run=folder.identity)
         except UserError as error:
-            problem = error
+            if path == found[0]:
+                raise
             say(f"{error}; trying the checkpoint before it")
             continue
         say(f"going on from step {done} ({path})")
         return done
-    if problem is not None:
-        raise problem
     return 0
 
 

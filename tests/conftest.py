@@ -8,9 +8,14 @@ from jaxtyping import install_import_hook
 
 install_import_hook("catnet", "beartype.beartype")
 
+import nibabel as nib
 import pytest
+
+pytest.register_assert_rewrite("trials")
+
 import torch
 import yaml
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from catnet.config import load_run
 from catnet.data.card import load_card
@@ -18,8 +23,10 @@ from catnet.data.phantom import draw_phantom, write_nifti
 from catnet.data.prepare import prepare
 from catnet.data.pseudolabels import add_supervoxels
 from catnet.data.store import open_cases
+from catnet.paths import runs_home
 from catnet.runs import create_run_folder, open_run_folder
 from catnet.torchvision_guard import guard_torchvision
+from catnet.train import train
 
 guard_torchvision()
 torch.set_num_threads(1)
@@ -55,6 +62,7 @@ TINY_RUN = {
     },
 }
 WITHOUT_SPLEEN = 5
+TURNED = {2: "PSR", 3: "RPI"}
 
 
 @pytest.fixture(autouse=True)
@@ -81,22 +89,27 @@ def generator() -> torch.Generator:
 
 @pytest.fixture(scope="session")
 def tiny_home(tmp_path_factory) -> Path:
-    """`cards`, `raw` and `data` of six phantoms, 1 to 6; case 5 has no spleen.
+    """`cards`, `raw` and `data` of six phantoms, 1 to 6; case 5 has no spleen, and 2 is sagittal.
 
     The raw axes run another way in every case, and preparing turns them without interpolation.
     """
     home = tmp_path_factory.mktemp("tiny")
     for name in ("cards", "raw"):
         (home / name).mkdir()
-    (home / "cards" / "tiny.yml").write_text(yaml.safe_dump(TINY_CARD), encoding="utf-8")
-    (home / "tiny.yml").write_text(yaml.safe_dump(TINY_RUN), encoding="utf-8")
+    for path, content in ((home / "cards" / "tiny.yml", TINY_CARD), (home / "tiny.yml", TINY_RUN)):
+        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     for case in range(1, 7):
         phantom = draw_phantom("MR", seed=0, case=case, size=(64, 64, 12))
         label = phantom.label.copy()
-        label[label == (4 if case == WITHOUT_SPLEEN else 255)] = 0
+        if case == WITHOUT_SPLEEN:
+            label[label == 4] = 0
         for kind, voxels in (("image", phantom.image), ("label", label)):
             path = home / "raw" / f"{kind}_{case}.nii.gz"
             write_nifti(path, voxels=voxels, affine=phantom.affine)
+            if case in TURNED:
+                scan = nib.load(path)
+                turn = ornt_transform(io_orientation(scan.affine), axcodes2ornt(TURNED[case]))
+                nib.save(scan.as_reoriented(turn), path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CATNET_DATA", str(home / "data"))
         card = load_card(str(home / "cards" / "tiny.yml"))
@@ -111,3 +124,35 @@ def tiny(tiny_home, homes, monkeypatch):
     monkeypatch.setenv("CATNET_DATA", str(tiny_home / "data"))
     monkeypatch.setenv("CATNET_CARDS", str(tiny_home / "cards"))
     return lambda *settings: create_run_folder(load_run(tiny_home / "tiny.yml", settings))
+
+
+@pytest.fixture(scope="session")
+def trained_home(tiny_home, tmp_path_factory) -> Path:
+    """The folder of a run that was trained for two steps; made once, never changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CATNET_DATA", str(tiny_home / "data"))
+        patch.setenv("CATNET_CARDS", str(tiny_home / "cards"))
+        patch.setenv("CATNET_RUNS", str(tmp_path_factory.mktemp("trained")))
+        folder = create_run_folder(load_run(tiny_home / "tiny.yml", ["train.steps=2"]))
+        train(folder, report=lambda progress: None, say=lambda text: None)
+    return folder.path
+
+
+@pytest.fixture
+def trained(tiny, trained_home):
+    """`trained("evaluate.support=each")`: the folder of a run that has ended, the test's own."""
+    path = runs_home() / trained_home.name
+    shutil.copytree(trained_home, path)
+    return lambda *settings: open_run_folder(path, overrides=settings)
+
+
+@pytest.fixture
+def places(tiny, tiny_home, trained, tmp_path):
+    """Fills in what a command names: a card, a run file, folders of runs and of nothing."""
+    (tmp_path / "folder.yml").mkdir()
+    (tmp_path / "empty").mkdir()
+    begun = tiny("train.steps=5").path
+    run = trained().path
+    file = tiny_home / "tiny.yml"
+    names = {"home": tmp_path, "raw": tiny_home / "raw", "file": file, "begun": begun, "run": run}
+    return lambda text: text.format(**names)

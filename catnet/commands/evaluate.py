@@ -1,8 +1,10 @@
-"""Evaluate a trained run beside its baselines, and print Dice per organ.
+"""Evaluate trained runs beside their baselines, and print Dice per organ.
 
-RUN is the folder that `catnet train` printed, or its name. EP1 cuts the query to the slices that
-show the organ and uses three support slices; EP2 segments the whole volume from one. Tidy rows
-(CSV), labels on the scanner's grid (NIfTI) and pictures go to the run's folder `evaluations`.
+RUN is a folder that `catnet train` printed, or its name. EP1 cuts the query to the slices that show
+the organ and uses three support slices; EP2 segments the whole volume from one. Tidy rows (CSV),
+labels on the scanner's grid (NIfTI) and pictures go to the run's folder `evaluations`; what is
+there already is not computed again. Several runs, such as the folds of one question, make one
+table over all their cases.
 
 example:
   catnet evaluate baseline-0123456789 evaluate.support=each
@@ -16,16 +18,23 @@ from rich.console import Console
 
 from catnet.commands.progress import progress_bar
 from catnet.commands.settings import add_settings
-from catnet.engine import choose_device
+from catnet.engine import choose_device, limit_threads
 from catnet.errors import UserError
-from catnet.evaluate.run import TRAINED, evaluate
+from catnet.evaluate.run import (
+    TRAINED,
+    Evaluation,
+    evaluate,
+    evaluation_name,
+    finished_evaluation,
+)
 from catnet.report.tables import summarize, terminal_table
-from catnet.runs import open_run_folder
+from catnet.runs import RunFolder, open_run_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained run")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of trained runs")
+    parser.add_argument("--again", action="store_true", help="compute what is there already, too")
     parser.add_argument(
         "--beat-copy",
         type=float,
@@ -37,22 +46,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate, then print the table."""
-    folder = open_run_folder(options.run, overrides=options.settings)
+    settings = [text for text in options.runs if "=" in text] + options.settings
+    paths = [Path(text) for text in options.runs if "=" not in text]
+    if not paths:
+        raise UserError("no run is named; give a folder that `catnet train` printed")
+    folders = [open_run_folder(path, overrides=settings) for path in paths]
+    title = check_comparable(folders)
+    evaluations = [evaluate_one(folder, again=options.again) for folder in folders]
+    rows = pd.concat([evaluation.rows for evaluation in evaluations])
+    Console(soft_wrap=True).print(terminal_table(rows, title=title))
+    for evaluation in evaluations:
+        print(f"rows, predictions and pictures: {evaluation.path}")
+    if options.beat_copy is not None:
+        demand_margin(rows, points=options.beat_copy)
+
+
+def check_comparable(folders: list[RunFolder]) -> str:
+    """The table's title; raises `UserError` for runs whose cases say nothing about each other."""
+    first = folders[0]
+    if any(question(folder) != question(first) for folder in folders):
+        raise UserError(
+            "the runs differ in more than fold and seed, and one line of a table cannot stand for "
+            "both; evaluate them one by one"
+        )
+    folds = ", ".join(str(folder.run.data.fold) for folder in folders)
+    kind = "folds" if len(folders) > 1 else "fold"
+    return f"{first.card.name}, {kind} {folds}, setting {first.run.data.setting}"
+
+
+def question(folder: RunFolder) -> tuple[str, str]:
+    """What two runs share that answer one question in different folds, or by different seeds."""
+    run = folder.run
+    data = run.data.model_copy(update={"fold": 0})
+    same = run.model_copy(update={"data": data, "seed": 0})
+    return same.identity(folder.card.identity()), evaluation_name(run.evaluate)
+
+
+def evaluate_one(folder: RunFolder, *, again: bool) -> Evaluation:
+    """The evaluation of one run, computed where it is not there yet."""
+    done = None if again else finished_evaluation(folder)
+    if done is not None:
+        return done
+    limit_threads(folder.run.machine)
     with progress_bar("evaluating", "{task.fields[query]}") as bar:
         task = bar.add_task("", total=None, query="")
-        evaluation = evaluate(
+        return evaluate(
             folder,
             device=choose_device(folder.run.machine),
             report=lambda done, total, query: bar.update(
                 task, completed=done, total=total, query=f"case {query}" if query else ""
             ),
         )
-    data = folder.run.data
-    title = f"{folder.card.name}, fold {data.fold}, setting {data.setting}"
-    Console(soft_wrap=True).print(terminal_table(evaluation.rows, title=title))
-    print(f"rows, predictions and pictures: {evaluation.path}")
-    if options.beat_copy is not None:
-        demand_margin(evaluation.rows, points=options.beat_copy)
 
 
 def demand_margin(rows: pd.DataFrame, *, points: float) -> None:

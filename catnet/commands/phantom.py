@@ -8,6 +8,7 @@ example:
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from catnet.data.card import load_card
@@ -20,8 +21,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--raw", type=Path, required=True, metavar="DIR", help="folder to write image_N.nii.gz to"
     )
-    parser.add_argument("--cases", type=int, default=10, metavar="N", help="how many (default 10)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="which ones (default 0)")
+    parser.add_argument(
+        "--cases", type=at_least(1), default=10, metavar="N", help="how many (default 10)"
+    )
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="S", help="which ones (default 0)"
+    )
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Reads a whole number that is not under `least`."""
+
+    def integer(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is under {least}")
+        return int(text)
+
+    return integer
 
 
 def run(options: argparse.Namespace) -> None:

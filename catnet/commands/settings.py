@@ -9,7 +9,11 @@ from catnet.strict import Strict
 def add_settings(parser: argparse.ArgumentParser, *, group: str | None = None) -> None:
     """Take key=value arguments, and list the settings (of one group, or all) in the help."""
     parser.add_argument(
-        "settings", nargs="*", metavar="key=value", help="settings that override the file's"
+        "settings",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="settings that override the file's",
     )
     lines = [line for line in list_settings(Run()) if group is None or line.startswith(group)]
     parser.epilog = "settings, their defaults and meaning:\n" + "\n".join(f"  {x}" for x in lines)

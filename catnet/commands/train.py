@@ -9,14 +9,18 @@ example:
 """
 
 import argparse
+import logging
 import os
+import sys
 from pathlib import Path
 
 from catnet.commands.progress import first_process, progress_bar
 from catnet.commands.settings import add_settings
 from catnet.config import load_run
-from catnet.runs import create_run_folder
-from catnet.train import train
+from catnet.engine import check_share, choose_device
+from catnet.errors import UserError
+from catnet.runs import RunFolder, create_run_folder
+from catnet.train import open_training, train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +36,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"already trained: {folder.path}")
         return
     if folder.run.machine.devices > 1 and "WORLD_SIZE" not in os.environ:
+        check_first(folder)
         start_processes(options, folder.run.machine.devices)
         return
     with progress_bar(
@@ -47,9 +52,33 @@ def run(options: argparse.Namespace) -> None:
         print(f"trained: {folder.path}")
 
 
+def check_first(folder: RunFolder) -> None:
+    """Raise `UserError` for what every process would complain about on its own."""
+    count = folder.run.machine.devices
+    check_share(folder.run, processes=count)
+    choose_device(folder.run.machine, processes=count)
+    open_training(folder)
+
+
 def start_processes(options: argparse.Namespace, count: int) -> None:
     """This command again, in `count` processes that torchrun starts and watches over."""
-    from torch.distributed.run import main as torchrun  # late: it sets up logging when imported
+    # Late: they set up logging when imported.
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
 
+    logging.disable()  # this process watches; what went wrong, the one that failed says
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     engine = ["--standalone", f"--nproc-per-node={count}", "-m", "catnet"]
-    torchrun([*engine, "train", str(options.file), *options.settings])
+    try:
+        torchrun([*engine, "train", str(options.file), *options.settings])
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            sys.exit(failure.exitcode)  # the process has said why
+        raise UserError(
+            f"signal {-failure.exitcode} ended a process of this run, often for want of memory; "
+            "lower train.batch; the same command goes on from the last checkpoint"
+        ) from None
+    except SignalException:
+        raise KeyboardInterrupt from None

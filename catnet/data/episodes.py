@@ -55,7 +55,7 @@ class Sampler(Protocol):
 class SupervoxelSampler:
     """Runs of neighboring slices of one supervoxel; one end is the query, at random."""
 
-    starts: tuple[Mapping[int, Integer[ndarray, " runs"]], ...]
+    starts: tuple[Mapping[int, Integer[ndarray, " _"]], ...]
     shots: int
     array: str = "supervoxels"
 
@@ -74,7 +74,7 @@ class SupervoxelSampler:
 class OrganSampler:
     """Slices of one base organ, the query in another case than the supports."""
 
-    slices: Mapping[int, Mapping[int, Integer[ndarray, " found"]]]
+    slices: Mapping[int, Mapping[int, Integer[ndarray, " _"]]]
     shots: int
     array: str = "label"
 
@@ -136,11 +136,23 @@ def open_source(
     tested = card.tested_organs(settings.group)
     allowed = [training_slices(case, setting=settings.setting, organs=tested) for case in cases]
     if settings.labels == "supervoxels":
+        check_cut(card, cases)
         sampler = supervoxel_sampler(cases, allowed, settings)
     else:
         base = {organ: n for organ, n in card.organs.items() if organ not in tested}
         sampler = organ_sampler(cases, allowed, settings, base=base)
     return EpisodeSource(cases, sampler, seed)
+
+
+def check_cut(card: Card, cases: tuple[Case, ...]) -> None:
+    """Raise `UserError` where a case's supervoxels were cut by other settings than the card's."""
+    for case in cases:
+        size = case.supervoxel_meta.min_size
+        if size != card.supervoxels.min_size:
+            raise UserError(
+                f"{case.folder}: supervoxels were cut with min_size {size}, card {card.name} says "
+                f"{card.supervoxels.min_size}; run `catnet supervoxels {card.name}` again"
+            )
 
 
 def supervoxel_sampler(
@@ -162,7 +174,7 @@ def supervoxel_sampler(
 
 def runs_of(
     pixels: Integer[ndarray, "d labels"], *, length: int, min_pixels: int
-) -> dict[int, Integer[ndarray, " runs"]]:
+) -> dict[int, Integer[ndarray, " _"]]:
     """First slices of runs of `length` slices on which a label is present, by label."""
     if pixels.shape[0] < length:
         return {}

@@ -22,7 +22,9 @@ def draw_case(
     card: Card,
 ) -> None:
     """Support, then M_0 .. M_N, for every organ under the first protocol that has it."""
-    by_organ = {task.organ: task for task in reversed(tasks)}
+    by_organ: dict[str, Task] = {}
+    for task in tasks:
+        by_organ.setdefault(task.organ, task)
     rows = [
         draw_organ(task, predictor, query=query, support=supports[0], number=card.organs[organ])
         for organ, task in by_organ.items()

@@ -18,9 +18,11 @@ from catnet.evaluate.pictures import draw_case
 from catnet.evaluate.predictors import CopyPredictor, NetworkPredictor, Predictor
 from catnet.files import write_text
 from catnet.model.catnet import CATNet, initial_model
-from catnet.runs import RunFolder, write_json
+from catnet.runs import RunFolder, check_unchanged, write_json
+from catnet.strict import read_yaml
 
 TRAINED = "catnet"
+NAMES = ("run", "setting", "support", "query")  # may look like numbers, and are none
 DTYPE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -68,15 +70,31 @@ def evaluate(
     if not rows:
         raise UserError(f"{path}: no organ is shown by both a support and a query of this fold")
     table = tidy(rows, folder)
+    (path / "rows.csv").unlink(missing_ok=True)  # rows and settings belong together
     write_json(path / "settings.json", settings.model_dump(mode="json"))
     write_text(path / "rows.csv", table.to_csv(index=False))
     return Evaluation(path, table)
 
 
+def finished_evaluation(folder: RunFolder) -> Evaluation | None:
+    """What a former call left of this very evaluation; None where it has to be computed."""
+    settings = folder.run.evaluate
+    path = folder.path / "evaluations" / evaluation_name(settings)
+    if not (path / "rows.csv").is_file() or not (path / "settings.json").is_file():
+        return None
+    if read_yaml(path / "settings.json") != settings.model_dump(mode="json"):
+        return None
+    check_unchanged(folder, open_cases(folder.card))
+    rows = pd.read_csv(path / "rows.csv", dtype=dict.fromkeys(NAMES, str))
+    return Evaluation(path, rows)
+
+
 def support_query_pairs(folder: RunFolder) -> Iterator[tuple[tuple[Case, ...], Case]]:
     """Every query of the run's fold with its supports."""
     settings = folder.run.evaluate
-    tested = split(folder.card, open_cases(folder.card), folder.run.data.fold).tested
+    cases = open_cases(folder.card)
+    check_unchanged(folder, cases)
+    tested = split(folder.card, cases, folder.run.data.fold).tested
     for supports, queries in support_sets(
         tested, policy=settings.support, index=settings.support_index, shots=settings.shots
     ):

@@ -31,6 +31,7 @@ from catnet.model.mife import MIFE
 from catnet.model.ops import enlarge, over_shots, to_tokens
 from catnet.model.position import POSITION
 from catnet.model.prototype import PrototypeHead
+from catnet.model.weights import first_difference
 from catnet.strict import check
 from catnet.types import Features, Images, Map
 
@@ -205,12 +206,9 @@ def load_state(model: nn.Module, path: Path) -> None:
         raise UserError(
             f"{path}: cannot be read ({error}); the file must be written again"
         ) from None
-    wanted = model.state_dict()
-    wrong = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
-    wrong += [key for key in state if key not in wanted]
-    if wrong:
+    if name := first_difference(model.state_dict(), state):
         raise UserError(
-            f"{path}: weights of another architecture (first difference: {wrong[0]}); "
+            f"{path}: weights of another architecture (first difference: {name}); "
             "use the model settings they were trained with"
         )
     model.load_state_dict(state)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
+from catnet.model.weights import first_difference
 from catnet.torchvision_guard import guard_torchvision
 from catnet.types import Images
 
@@ -35,7 +36,7 @@ class Encoded:
     feature: Float[Tensor, "*b c h w"]
     deep: Float[Tensor, "*b e h w"]
 
-    def __getitem__(self, which: slice | Tensor) -> "Encoded":
+    def __getitem__(self, which: slice | list[int]) -> "Encoded":
         """Some slices of the batch."""
         return Encoded(self.feature[which], self.deep[which])
 
@@ -48,10 +49,17 @@ class Encoded:
 
 
 class Encoder(nn.Module):
-    """Slices (b, 1, H, W) to `Encoded` maps at 1 / output_stride of their size."""
+    """Slices (b, 1, H, W) to `Encoded` maps at 1 / output_stride of their size.
+
+    A strided convolution centers its token i on pixel `stride * i`, but the masks take that token
+    for the middle of pixels `stride * i` to `stride * (i + 1)`, half a stride further on. So the
+    slice is led in by half a stride, which puts a first token outside of it and every other one on
+    the middle of its pixels. Without this every mask lies 4 (stride 8) or 8 pixels off.
+    """
 
     def __init__(self, *, name: str, weights: str, output_stride: int, dim: int) -> None:
         super().__init__()
+        self.output_stride = output_stride
         from_file = weights != "none" and Path(weights).suffix in {".safetensors", ".pt", ".pth"}
         library_weights = None if weights == "none" or from_file else weights
         self.backbone = build_backbone(name, library_weights, output_stride)
@@ -65,10 +73,12 @@ class Encoder(nn.Module):
         if images.shape[-2] % 32 or images.shape[-1] % 32:
             height, width = images.shape[-2:]
             raise UserError(f"slices are {height} x {width}; both must be multiples of 32")
-        *_, second, third, deep = self.backbone(images)
+        lead = self.output_stride // 2
+        *_, second, third, deep = self.backbone(F.pad(images, (lead, 0, lead, 0), mode="replicate"))
         if second.shape[-2:] != third.shape[-2:]:  # an output stride of 16
-            second = F.adaptive_avg_pool2d(second, third.shape[-2:])
-        return Encoded(self.reduce(torch.cat([second, third], dim=1)), deep)
+            second = F.avg_pool2d(second, 3, stride=2, padding=1, count_include_pad=False)
+        feature = self.reduce(torch.cat([second, third], dim=1))
+        return Encoded(feature[..., 1:, 1:], deep[..., 1:, 1:])
 
 
 def build_backbone(name: str, weights: str | None, output_stride: int) -> nn.Module:
@@ -105,11 +115,9 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
             state.setdefault(key, value)
         elif key in state and state[key].ndim == 4 and state[key].shape[1] == 3 * value.shape[1]:
             state[key] = state[key].sum(dim=1, keepdim=True)
-    wrong = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
-    wrong += [key for key in state if key not in wanted]
-    if wrong:
+    if name := first_difference(wanted, state):
         raise UserError(
-            f"{path}: not the weights of this encoder (first difference: {wrong[0]}); "
+            f"{path}: not the weights of this encoder (first difference: {name}); "
             "give a file of the architecture that model.encoder names"
         )
     backbone.load_state_dict(state)

@@ -1,5 +1,7 @@
 """Tables of Dice per organ from tidy rows."""
 
+import math
+
 import pandas as pd
 from rich import box
 from rich.table import Table
@@ -8,8 +10,9 @@ from rich.table import Table
 def summarize(rows: pd.DataFrame, metric: str = "dice") -> pd.DataFrame:
     """Mean and standard deviation over (support, query) of one metric.
 
-    Index (protocol, model) in the order of the rows, columns (organ, "mean" | "std") and, for the
-    mean over organs, ("mean", "mean") and ("mean", "std"); that std is over the means of pairs.
+    Index (protocol, model), each in the order it first appears; columns (organ, "mean" | "std")
+    and, for the mean over organs, ("mean", "mean") and ("mean", "std"); that std is over the means
+    of pairs.
     """
     chosen = rows[rows["metric"] == metric]
     keys = ["protocol", "model"]
@@ -27,7 +30,7 @@ def terminal_table(rows: pd.DataFrame, *, title: str) -> Table:
     summary = summarize(rows)
     caption = "Dice in %, mean±standard deviation over cases"
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("protocol", no_wrap=True)
+    table.add_column("", no_wrap=True)
     table.add_column("model", no_wrap=True)
     columns = list(dict.fromkeys(summary.columns.get_level_values(0)))
     for column in columns:
@@ -39,7 +42,14 @@ def terminal_table(rows: pd.DataFrame, *, title: str) -> Table:
         table.add_row(
             protocol if protocol != previous else "",
             model,
-            *(f"{values[c, 'mean']:.1f}±{values[c, 'std']:.1f}" for c in columns),
+            *(cell(values[c, "mean"], values[c, "std"]) for c in columns),
         )
         previous = protocol
     return table
+
+
+def cell(mean: float, deviation: float) -> str:
+    """`58.6±4.1`, `58.6` where one case has no deviation, `-` where no case shows the organ."""
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:.1f}" if math.isnan(deviation) else f"{mean:.1f}±{deviation:.1f}"

@@ -1,0 +1,38 @@
+"""Predictors that know better than any network."""
+
+import numpy as np
+import torch
+
+from catnet.evaluate.predictors import CopyPredictor, Support
+from catnet.model.encoder import Encoded
+
+
+class Truth:
+    """Knows the label of every slice by its pixels."""
+
+    def __init__(self, cases):
+        self.labels = {
+            image.tobytes(): np.asarray(label)
+            for case in cases
+            for image, label in zip(case.image, case.label, strict=True)
+        }
+
+    def support(self, images, masks):
+        (number,) = np.unique(self.labels[images[0].tobytes()][masks[0] > 0])
+        return Support(None, torch.full((1, 1, 1, 1), float(number)))
+
+    def query(self, images):
+        labels = np.stack([self.labels[image.tobytes()] for image in images]).astype(np.float32)
+        maps = torch.from_numpy(labels)[:, None]
+        return Encoded(maps, maps)
+
+    def segment(self, support, query, count):
+        assert len(query.feature) == count
+        return (query.feature[:, 0] == support.mask.item()).float().numpy()
+
+
+class Everything(CopyPredictor):
+    """Sees the organ everywhere."""
+
+    def segment(self, support, query, count):
+        return np.ones((count, *support.mask.shape[-2:]), dtype=np.float32)

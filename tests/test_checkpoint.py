@@ -1,0 +1,96 @@
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from catnet.checkpoint import load_checkpoint, save_checkpoint
+from catnet.errors import UserError
+from catnet.journal import forget_after
+
+
+class Small(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.linear = nn.Linear(3, width)
+        self.norm = nn.BatchNorm1d(width)
+        self.idle = nn.Parameter(torch.zeros(2))  # no gradient, so the optimizer knows nothing
+
+    def step(self, optimizer):
+        optimizer.zero_grad()
+        self.norm(self.linear(torch.arange(12.0).reshape(4, 3).sin())).square().sum().backward()
+        optimizer.step()
+
+
+def small(optimizer, *, width=4, steps=0):
+    torch.manual_seed(steps)
+    model = Small(width)
+    kinds = {
+        "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+        "plain": lambda p: torch.optim.SGD(p, lr=0.1),
+        "adamw": lambda p: torch.optim.AdamW(p, lr=0.1),
+    }
+    built = kinds[optimizer](model.parameters())
+    for _ in range(steps):
+        model.step(built)
+    return model, built
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "plain", "adamw"])
+def test_a_checkpoint_holds_all_there_is(optimizer, tmp_path):
+    model, built = small(optimizer, steps=2)
+    save_checkpoint(tmp_path, model, built, step=2, run="me")
+    copy, rebuilt = small(optimizer)
+    assert load_checkpoint(tmp_path / "step-00000002.safetensors", copy, rebuilt, run="me") == 2
+    for _ in range(2):
+        model.step(built)
+        copy.step(rebuilt)
+    for one, other in zip(model.state_dict().values(), copy.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_checkpoint_of_another_architecture_changes_nothing(tmp_path):
+    model, built = small("sgd", steps=2)
+    save_checkpoint(tmp_path, model, built, step=2, run="me")
+    path = tmp_path / "step-00000002.safetensors"
+    other, rebuilt = small("sgd", width=5, steps=1)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(UserError, match=r"checkpoint of another architecture \(linear.weight\)"):
+        load_checkpoint(path, other, rebuilt, run="me")
+    assert all(torch.equal(before[name], value) for name, value in other.state_dict().items())
+
+    with safe_open(path, framework="pt") as file:
+        facts = file.metadata()
+    save_file(load_file(path) | {"model/more": torch.zeros(1)}, path, metadata=facts)
+    with pytest.raises(UserError, match="another architecture"):
+        load_checkpoint(path, *small("sgd"), run="me")
+    save_file(load_file(path), path)
+    with pytest.raises(UserError, match="belongs to run None"):
+        load_checkpoint(path, *small("sgd"), run="me")
+
+
+def test_two_checkpoints_are_kept_and_a_kill_leaves_no_rubbish(tmp_path):
+    model, built = small("sgd", steps=1)
+    (tmp_path / ".123-step-00000001.safetensors").write_bytes(b"cut off")
+    for step in (2, 10, 9999, 123456):
+        save_checkpoint(tmp_path, model, built, step=step, run="me")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-00009999.safetensors",
+        "step-00123456.safetensors",
+    ]
+
+
+def test_a_log_forgets_later_steps_and_a_line_that_was_cut_off(tmp_path):
+    log = tmp_path / "log.jsonl"
+    lines = [json.dumps({"step": step, "loss": 0.1 * step}) + "\n" for step in (2, 4, 6)]
+    log.write_text("".join(lines) + '{"step": 8, "lo')
+    forget_after(log, 6)
+    assert log.read_text() == "".join(lines)
+    forget_after(log, 5)
+    assert log.read_text() == "".join(lines[:2])
+    forget_after(log, 0)
+    assert log.read_text() == ""
+    forget_after(tmp_path / "none", 3)
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,175 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+from trials import events_of, log_of, run, scalars_of, weights_of
+
+from catnet.config import TrainSettings
+from catnet.engine import Engine
+from catnet.errors import UserError
+from catnet.model.catnet import initial_model
+from catnet.train import (
+    build_objective,
+    build_optimizer,
+    learning_rate,
+    open_training,
+    training_batch,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_the_seed_decides_the_numbers_and_nothing_else_does(tiny):
+    one = run(tiny("name=one"))
+    torch.manual_seed(123)
+    torch.rand(7)
+    two = run(tiny("name=two", "machine.log_every=2", "evaluate.batch=3", "question=why"))
+    assert weights_of(one) == weights_of(two)
+    assert [line for line in log_of(one) if line["step"] % 2 == 0] == log_of(two)
+    other = run(tiny("name=other", "seed=1", "train.steps=1"))
+    assert log_of(other)[0]["loss"] != log_of(one)[0]["loss"]
+
+
+def test_training_touches_no_global_random_state(tiny):
+    before = torch.get_rng_state()
+    run(tiny("train.steps=1"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_steps_share_no_episode(tiny):
+    folder = tiny("train.batch=2")
+    _, source = open_training(folder)
+    engine = Engine(CPU, 0, 1, mixed=False)
+    queries = [
+        query
+        for step in range(4)
+        for query in training_batch(source, folder.run, engine=engine, step=step).query
+    ]
+    for number, query in enumerate(queries):
+        assert not any(torch.equal(query, other) for other in queries[:number])
+
+
+@pytest.mark.parametrize(
+    ("settings", "step", "expected"),
+    [
+        ({"schedule": "constant"}, 7, 0.5),
+        ({"schedule": "constant", "warmup": 4}, 0, 0.125),
+        ({"schedule": "constant", "warmup": 4}, 2, 0.375),
+        ({"schedule": "constant", "warmup": 4}, 3, 0.5),
+        ({"schedule": "constant", "warmup": 4}, 9, 0.5),
+        ({"schedule": "cosine", "steps": 8}, 0, 0.5),
+        ({"schedule": "cosine", "steps": 8}, 2, 0.25 * (1 + 0.5**0.5)),
+        ({"schedule": "cosine", "steps": 8}, 4, 0.25),
+        ({"schedule": "cosine", "steps": 8, "warmup": 10}, 4, 0.125),
+        ({"schedule": "step", "decay": 0.5, "decay_every": 10}, 9, 0.5),
+        ({"schedule": "step", "decay": 0.5, "decay_every": 10}, 10, 0.25),
+        ({"schedule": "step", "decay": 0.5, "decay_every": 10}, 29, 0.125),
+        ({"schedule": "step", "decay": 0.5, "decay_every": 10, "batch": 4}, 2, 0.5),
+        ({"schedule": "step", "decay": 0.5, "decay_every": 10, "batch": 4}, 3, 0.25),
+        ({"schedule": "step", "decay": 0.5, "decay_every": 10, "batch": 40}, 1, 0.5 / 16),
+        ({}, 29_999, 0.5 * 0.98**29),
+    ],
+)
+def test_learning_rates_by_hand(settings, step, expected):
+    assert learning_rate(TrainSettings(rate=0.5, **settings), step) == pytest.approx(expected)
+
+
+def test_the_log_tells_the_rate_of_every_step(tiny):
+    settings = ("train.warmup=3", "train.schedule=cosine", "train.rate=0.006", "train.steps=3")
+    rates = [line["rate"] for line in log_of(run(tiny(*settings)))]
+    assert rates == pytest.approx([0.002, 0.004 * 0.75, 0.006 * 0.25])
+
+
+def update_norm(folder):
+    """Length of the way that all parameters went together."""
+    before = initial_model(folder.run.model, seed=folder.run.seed).named_parameters()
+    after = load_file(run(folder).model / "model.safetensors")
+    return torch.cat([(after[name] - value).flatten() for name, value in before]).norm().item()
+
+
+def test_the_gradient_is_clipped_to_the_norm_of_all_parameters(tiny):
+    settings = ("train.steps=1", "train.momentum=0", "train.weight_decay=0", "train.rate=0.5")
+    clipped = update_norm(tiny("train.clip=0.01", *settings))
+    assert clipped == pytest.approx(0.5 * 0.01, rel=1e-3)
+    warm = update_norm(tiny("train.clip=0.01", "train.warmup=4", *settings))
+    assert warm == pytest.approx(0.125 * 0.01, rel=1e-3)
+    whole = update_norm(tiny("train.clip=0", *settings))
+    assert whole > 10 * clipped
+    generous = update_norm(tiny("train.clip=1000", *settings))
+    assert generous == whole
+
+
+def test_weight_decay_and_momentum_reach_the_optimizer(tiny):
+    folder = tiny("train.momentum=0.7", "train.weight_decay=0.25")
+    sgd = build_optimizer(build_objective(folder.run), folder.run.train)
+    assert (sgd.defaults["momentum"], sgd.defaults["weight_decay"]) == (0.7, 0.25)
+    settings = folder.run.train.model_copy(update={"optimizer": "adamw"})
+    adamw = build_optimizer(build_objective(folder.run), settings)
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert adamw.defaults["weight_decay"] == 0.25
+
+
+def test_bfloat16_rounds_and_stays_finite(tiny):
+    exact, rounded = (
+        log_of(run(tiny(f"train.precision={kind}", "train.steps=3")))
+        for kind in ("float32", "bfloat16")
+    )
+    first = [line[0]["loss"] for line in (exact, rounded)]
+    assert first[0] != first[1]
+    assert first[1] == pytest.approx(first[0], rel=0.05)
+    assert len(rounded) == 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("data.labels=organs", "data.group=kidneys"),
+        ("data.labels=organs", "data.group=upper", "data.shots=2"),
+        ("data.setting=2", "data.group=kidneys", "data.min_pixels=5"),
+        ("data.setting=2-as-published", "data.group=upper"),
+        ("data.fold=1", "model.rounds=0", "train.alignment=0"),
+    ],
+    ids=" ".join,
+)
+def test_every_kind_of_episode_trains(settings, tiny):
+    folder = run(tiny("train.steps=2", *settings))
+    assert folder.trained
+    assert [line["step"] for line in log_of(folder)] == [1, 2]
+
+
+def test_training_lowers_the_loss(tiny):
+    log = log_of(run(tiny("train.steps=40", "train.optimizer=adamw", "train.rate=0.003")))
+    losses = [line["loss"] for line in log]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+@pytest.mark.parametrize("every", [1, 100])
+def test_a_loss_without_a_value_ends_the_run(every, tiny):
+    folder = tiny("train.rate=1e30", "train.steps=4", f"machine.log_every={every}")
+    with pytest.raises(UserError, match=r"the loss of step \d is (nan|inf); lower train.rate"):
+        run(folder)
+    assert not folder.trained
+
+
+def test_tensorboard_has_scalars_and_pictures(tiny):
+    folder = run(tiny("machine.picture_every=4", "machine.log_every=2"))
+    events = events_of(folder)
+    assert set(events.Tags()["scalars"]) == {"loss", "segmentation", "alignment", "rate"}
+    expected = [(line["step"], pytest.approx(line["loss"])) for line in log_of(folder)]
+    assert scalars_of(folder) == expected
+    assert [step for step, _ in expected] == [2, 4, 6]
+    (picture,) = events.Images("episode")
+    assert picture.step == 4
+    assert picture.width > 2 * picture.height  # support, M_0, M_1, M_2 side by side
+
+
+def test_early_masks_and_alignment_weigh_what_the_run_says(tiny):
+    folder = tiny("train.alignment=0.25", "train.early=0.5")
+    objective = build_objective(folder.run)
+    _, source = open_training(folder)
+    engine = Engine(CPU, 0, 1, mixed=False)
+    losses = objective(training_batch(source, folder.run, engine=engine, step=0))
+    assert losses.total.item() == pytest.approx(
+        losses.segmentation.item() + 0.25 * losses.alignment.item()
+    )
+    assert objective.early == 0.5
+    assert objective.training
