@@ -19,7 +19,7 @@ Cost: 2 m c to pool, 2 ratio c^2 for the transform, n c to apply it (n tokens of
 
 from typing import ClassVar
 
-from einops import einsum, rearrange, repeat
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -67,7 +67,8 @@ class GlobalContext(Mechanism):
     def forward(self, x: Features, context: Context | None = None) -> Features:
         """Give every position of `x` the one descriptor of the context (default: `x` itself)."""
         context = x if context is None else context
-        pooled = einsum(context, self.weights(context), "b c i j, b i j -> b c")
+        weights = rearrange(self.weights(context), "b i j -> b (i j) 1")
+        pooled = rearrange(rearrange(context, "b c i j -> b c (i j)") @ weights, "b c 1 -> b c")
         if self.multiply is not None:
             x = x * rearrange(self.multiply(pooled).sigmoid(), "b c -> b c 1 1")
         if self.add is not None:
@@ -79,8 +80,8 @@ class GlobalContext(Mechanism):
         rows, columns = context.shape[-2:]
         if self.where is None:
             return context.new_full((len(context), rows, columns), 1 / (rows * columns))
-        logits = self.where(rearrange(context, "b c i j -> b (i j) c"))
-        return rearrange(logits.softmax(dim=1), "b (i j) 1 -> b i j", i=rows)
+        logits = self.where.weight @ rearrange(context, "b c i j -> b c (i j)")
+        return rearrange(logits.softmax(dim=-1), "b 1 (i j) -> b i j", i=rows)
 
     def attention_map(
         self, x: Features, context: Context | None = None
