@@ -32,9 +32,7 @@ def cut(case: Case, *, min_size: int) -> None:
     labels = supervoxels(np.asarray(case.image), min_size=min_size)
     count = int(labels.max()) + 1
     if count > np.iinfo(np.uint16).max:
-        raise UserError(
-            f"{case.folder}: {count} supervoxels; raise the card's min_size"
-        )
+        raise UserError(f"{case.folder}: {count} supervoxels; raise the card's min_size")
     pixels = tuple(tuple(np.bincount(s.ravel(), minlength=count).tolist()) for s in labels)
     write_supervoxels(case, labels, SupervoxelMeta(min_size=min_size, pixels=pixels))
 
