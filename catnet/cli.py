@@ -48,6 +48,9 @@ Folders: CATNET_DATA (~/catnet/data), CATNET_RUNS (~/catnet/runs), CATNET_CARDS 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, call, and end with one sentence where the user can mend something."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal without a letter still shows the table
+            stream.reconfigure(errors="replace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     warnings.filterwarnings("ignore", module="torch|timm")
     try:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from catnet.errors import UserError
-from catnet.strict import Strict, check, read_yaml
+from catnet.strict import Strict, check, parse_yaml, read_yaml
 
 Range = tuple[float, float]
 
@@ -49,12 +49,16 @@ class AugmentSettings(Strict):
 
     probability: float = Field(1.0, ge=0, le=1, description="share of episodes augmented")
     gamma: Range = Field((0.5, 1.5), description="range of the gamma exponent")
-    rotation: float = Field(5.0, ge=0, description="largest rotation, degrees")
-    shift: float = Field(5.0, ge=0, description="largest shift, pixels")
+    rotation: float = Field(5.0, ge=0, le=180, description="largest rotation, degrees")
+    shift: float = Field(5.0, ge=0, le=4096, description="largest shift, pixels")
     shear: float = Field(5.0, ge=0, lt=90, description="largest shear, degrees")
     scale: Range = Field((0.9, 1.2), description="range of the scale")
-    alpha: float = Field(10.0, ge=0, description="elastic displacement before smoothing, pixels")
-    sigma: float = Field(5.0, gt=0, description="smoothing of the elastic displacement, pixels")
+    alpha: float = Field(
+        10.0, ge=0, le=4096, description="elastic displacement before smoothing, pixels"
+    )
+    sigma: float = Field(
+        5.0, gt=0, le=256, description="smoothing of the elastic displacement, pixels"
+    )
 
 
 class ModelSettings(Strict):
@@ -63,7 +67,7 @@ class ModelSettings(Strict):
     encoder: str = Field("tu-resnet50", description="encoder of segmentation-models-pytorch")
     encoder_weights: str = Field("none", description="none, a name the library knows, or a file")
     output_stride: Literal[8, 16] = Field(8, description="pixels of the slice per token")
-    dim: int = Field(256, ge=8, description="channels of the feature")
+    dim: int = Field(256, ge=8, le=8192, description="channels of the feature")
     position: Literal["none", "sine", "peg"] = Field("sine", description="positional encoding")
     rounds: int = Field(4, ge=0, le=8, description="CMAT rounds; 0 is MIFE and the head alone")
     attention: str = Field("masked", description="mechanism at the self place of CMAT")
@@ -71,7 +75,9 @@ class ModelSettings(Strict):
     cross_attention: str = Field("masked", description="mechanism at the cross place of CMAT")
     cross_attention_options: dict[str, object] = Field({}, description="options of that one")
     ffn: Literal["mlp", "conv"] = Field("mlp", description="feed-forward after either attention")
-    mlp_ratio: float = Field(2.0, gt=0, description="hidden channels of it, times dim")
+    mlp_ratio: float = Field(
+        2.0, ge=0.1, le=64, description="hidden channels of the feed-forward, times dim"
+    )
     mask_on: Literal["queries", "keys", "none"] = Field(
         "queries", description="which positions the mask of the cross attention selects"
     )
@@ -94,8 +100,8 @@ class ModelSettings(Strict):
 class TrainSettings(Strict):
     """How the network is trained; the defaults are the field's usual recipe."""
 
-    steps: int = Field(30000, ge=1, description="optimizer steps")
-    batch: int = Field(1, ge=1, description="episodes a step, over all processes")
+    steps: int = Field(30000, ge=1, le=10**9, description="optimizer steps")
+    batch: int = Field(1, ge=1, le=4096, description="episodes a step, over all processes")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer")
     rate: float = Field(1e-3, gt=0, description="learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
@@ -127,7 +133,7 @@ class EvaluateSettings(Strict):
         ("copy", "untrained"), description="rows beside those of the network"
     )
     tolerance: float = Field(2.0, gt=0, description="of the surface Dice, mm")
-    batch: int = Field(8, ge=1, description="slices that the network sees at once")
+    batch: int = Field(8, ge=1, le=4096, description="slices that the network sees at once")
     predictions: bool = Field(True, description="write NIfTI labels on the raw grid")
     pictures: bool = Field(True, description="write a contour picture a query case")
 
@@ -137,7 +143,9 @@ class MachineSettings(Strict):
 
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="device kind")
     devices: int = Field(1, ge=1, description="processes, one a device")
-    threads: int = Field(0, ge=0, description="CPU threads of a process; 0 leaves it to torch")
+    threads: int = Field(
+        0, ge=0, le=4096, description="CPU threads of a process; 0 leaves it to torch"
+    )
     log_every: int = Field(20, ge=1, description="steps between two lines of the log")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
     picture_every: int = Field(500, ge=1, description="steps between two episode pictures")
@@ -148,7 +156,7 @@ class Run(Strict):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$", description="first part of the folder")
     question: str = Field("", description="what the file asks, in words")
-    seed: int = Field(0, ge=0, description="of weights, episodes and augmentation")
+    seed: int = Field(0, ge=0, lt=2**63, description="of weights, episodes and augmentation")
     data: DataSettings = DataSettings()
     augment: AugmentSettings = AugmentSettings()
     model: ModelSettings = ModelSettings()
@@ -197,7 +205,9 @@ def merge(below: dict, above: dict) -> dict:
     merged = dict(below)
     for key, value in above.items():
         nested = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = merge(below[key], value) if nested and not key.endswith("_options") else value
+        merged[key] = (
+            merge(below[key], value) if nested and not str(key).endswith("_options") else value
+        )
     return merged
 
 
@@ -212,6 +222,6 @@ def apply_override(content: dict, override: str) -> None:
         if not isinstance(content, dict):
             raise UserError(f"{override!r}: {group} is a single value and has no {name}")
     try:
-        content[name] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+        content[name] = parse_yaml(text)
+    except yaml.YAMLError:
         raise UserError(f"{override!r}: {text!r} is not a YAML value; quote it") from None

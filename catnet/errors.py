@@ -1,5 +1,6 @@
 """The one error that is the user's to mend: its text says what, where and how."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         why = error.strerror or error
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None}  # None is numpy's
+        remedy = "free space on its disk, or " if full else ""
         raise UserError(
-            f"{path}: cannot be written ({why}); free space on its disk, or choose a folder "
-            "that you may write to (CATNET_DATA, CATNET_RUNS)"
+            f"{path}: cannot be written ({why}); {remedy}choose a folder that you may write to "
+            "(CATNET_DATA, CATNET_RUNS)"
         ) from None

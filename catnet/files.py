@@ -1,9 +1,13 @@
 """Files that are whole or not there, however a process ends."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from catnet.errors import writing
+from filelock import FileLock, Timeout
+
+from catnet.errors import UserError, writing
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -21,3 +25,22 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """As `write_bytes`, in UTF-8."""
     write_bytes(path, text.encode())
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Around work that two processes must not do in one folder at the same time.
+
+    The lock ends with its process, however that ends. Raises `UserError` where another has it.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder}: another process is at work here; wait for it to end") from None
+    try:
+        yield
+    finally:
+        lock.release()

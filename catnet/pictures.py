@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+
+from catnet.files import write_bytes
 
 TRUTH, PREDICTED = "#56B4E9", "#E69F00"  # blue and orange of Okabe and Ito, for every eye
 
@@ -42,5 +45,6 @@ def draw_panels(rows: Sequence[Sequence[Panel]], *, flip: bool) -> "Figure":  # 
 
 def save_panels(path: Path, rows: Sequence[Sequence[Panel]], *, flip: bool) -> None:
     """Write the figure as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_panels(rows, flip=flip).savefig(path, dpi=110)
+    picture = BytesIO()
+    draw_panels(rows, flip=flip).savefig(picture, dpi=110)
+    write_bytes(path, picture.getvalue())

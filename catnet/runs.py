@@ -58,10 +58,15 @@ class RunFolder:
         return (self.model / "model.safetensors").is_file()
 
 
+def find_run_folder(run: Run) -> RunFolder:
+    """Where `run` lives, or would live; nothing is written."""
+    card = load_card(run.data.card)
+    return RunFolder(runs_home() / f"{run.name}-{run.identity(card.identity())}", run, card)
+
+
 def create_run_folder(run: Run) -> RunFolder:
     """The folder of `run`, made where it is not there yet, and left alone where training ended."""
-    card = load_card(run.data.card)
-    folder = RunFolder(runs_home() / f"{run.name}-{run.identity(card.identity())}", run, card)
+    folder = find_run_folder(run)
     if not folder.trained:
         settings = run.model_dump(mode="json")
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
@@ -93,8 +98,7 @@ def check_unchanged(folder: RunFolder, cases: tuple[Case, ...]) -> None:
 
     A fold is a list of places: with one case more, a case that trained may become a tested one.
     """
-    path = folder.path / PROVENANCE
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = read_provenance(folder.path / PROVENANCE)
     now = {"identity": folder.identity, "data": {case.name: case.meta.sources for case in cases}}
     if any(known.get(key, value) != value for key, value in now.items()):
         raise UserError(
@@ -114,6 +118,17 @@ def provenance(folder: RunFolder, cases: tuple[Case, ...]) -> dict[str, object]:
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "data": {case.name: case.meta.sources for case in cases},
     }
+
+
+def read_provenance(path: Path) -> dict:
+    """What `provenance` wrote; empty where it wrote nothing yet."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError):
+        known = None
+    if not isinstance(known, dict):
+        raise UserError(f"{path}: damaged; delete the run's folder and train again")
+    return known
 
 
 def commit() -> str:
@@ -139,11 +154,14 @@ def write_json(path: Path, content: object) -> None:
 
 def read_json_lines(path: Path) -> list[dict]:
     """The whole lines of a log; one that was cut off by a kill, and all after it, are left out."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     found = []
-    for line in lines:
+    for line in text.splitlines():
         try:
-            found.append(json.loads(line))
+            content = json.loads(line)
         except ValueError:
             break
+        if not isinstance(content, dict) or not isinstance(content.get("step"), int):
+            break
+        found.append(content)
     return found

@@ -24,8 +24,15 @@ class Strict(BaseModel):
     )
 
 
-class UniqueKeys(yaml.SafeLoader):
-    """The safe loader, to which a key that stands twice is a mistake and not an override."""
+class PlainLoader(yaml.SafeLoader):
+    """The safe loader without aliases, to which a key that stands twice is a mistake."""
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        """Any value; an alias (`*name`) could stand for itself, or unfold without end."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise ComposerError(None, None, "aliases are not read; write the value out", mark)
+        return super().compose_node(parent, index)
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         """A mapping, before anchors are merged into it; raises `yaml.YAMLError`."""
@@ -45,12 +52,12 @@ UNKNOWN = "extra_forbidden"  # told first: the name that is missing is often the
 def read_yaml(path: Path) -> dict:
     """The mapping in a YAML file; raises `UserError` where there is none."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give a YAML text file") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
@@ -58,6 +65,15 @@ def read_yaml(path: Path) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no `key: value` lines; see datasets/ and experiments/")
     return content
+
+
+def parse_yaml(text: str) -> object:
+    """The value that a YAML text holds; raises `yaml.YAMLError` where it holds none."""
+    try:
+        return yaml.load(text, PlainLoader)
+    except (RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # what a malformed tag makes of the loader
+        raise yaml.YAMLError(str(error).partition("\n")[0]) from None
 
 
 def check(kind: type[Settings], content: dict, *, source: str) -> Settings:

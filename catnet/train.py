@@ -60,9 +60,19 @@ def train(
                 folder.checkpoints, objective, optimizer, step=step + 1, run=folder.identity
             )
     journal.close()
+    check_finite(folder, objective)
     if engine.first:
         objective.model.save_pretrained(folder.model)
     engine.stop()
+
+
+def check_finite(folder: RunFolder, objective: Objective) -> None:
+    """Raise `UserError` where a weight is no number: the last step was one too far."""
+    if not all(weight.isfinite().all() for weight in objective.parameters()):
+        raise UserError(
+            f"{folder.path}: training ended in weights that are no numbers; lower train.rate and "
+            "start a new run"
+        )
 
 
 def open_training(folder: RunFolder) -> tuple[tuple[Case, ...], EpisodeSource]:

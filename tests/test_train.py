@@ -173,3 +173,22 @@ def test_early_masks_and_alignment_weigh_what_the_run_says(tiny):
     )
     assert objective.early == 0.5
     assert objective.training
+
+
+def test_episodes_are_augmented_as_the_run_says(tiny):
+    """Support and query stay as they are read with a probability of 0; one of them moves with 1."""
+    always, never = tiny("train.batch=4"), tiny("train.batch=4", "augment.probability=0")
+    _, source = open_training(always)
+    engine = Engine(CPU, 0, 1, mixed=False)
+    plain = source.batch([source.generator(number) for number in range(8, 12)])
+    moved, same = (
+        training_batch(source, folder.run, engine=engine, step=2) for folder in (always, never)
+    )
+    assert torch.equal(same.support, plain.support)
+    assert torch.equal(same.query, plain.query)
+    for number in range(4):
+        kept = [
+            torch.equal(getattr(moved, side)[number], getattr(plain, side)[number])
+            for side in ("support", "query")
+        ]
+        assert sorted(kept) == [False, True]

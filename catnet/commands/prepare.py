@@ -14,6 +14,7 @@ from pathlib import Path
 from catnet.commands.progress import track
 from catnet.data.card import load_card
 from catnet.data.prepare import prepare
+from catnet.files import alone
 from catnet.paths import data_home
 
 
@@ -28,5 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Prepare every case."""
     card = load_card(options.card)
-    fresh = [fresh for _, _, fresh in track(prepare(card, options.raw), "preparing")]
+    with alone(data_home() / card.name):
+        fresh = [fresh for _, _, fresh in track(prepare(card, options.raw), "preparing")]
     print(f"{len(fresh)} cases in {data_home() / card.name}, {sum(fresh)} of them prepared now")

@@ -13,6 +13,8 @@ from catnet.commands.progress import track
 from catnet.data.card import load_card
 from catnet.data.pseudolabels import add_supervoxels, mean_purity
 from catnet.data.store import open_cases
+from catnet.files import alone
+from catnet.paths import data_home
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +29,8 @@ def run(options: argparse.Namespace) -> None:
     """Cut every case that has no supervoxels of these settings yet."""
     card = load_card(options.card)
     cases = open_cases(card)
-    fresh = [fresh for _, _, fresh in track(add_supervoxels(card, cases), "supervoxels")]
+    with alone(data_home() / card.name):
+        fresh = [fresh for _, _, fresh in track(add_supervoxels(card, cases), "supervoxels")]
     print(f"{len(fresh)} cases with supervoxels, {sum(fresh)} of them cut now")
     if options.purity:
         for organ, dice in mean_purity(card, cases).items():

@@ -12,6 +12,7 @@ import argparse
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from catnet.commands.progress import first_process, progress_bar
@@ -19,7 +20,8 @@ from catnet.commands.settings import add_settings
 from catnet.config import load_run
 from catnet.engine import check_share, choose_device
 from catnet.errors import UserError
-from catnet.runs import RunFolder, create_run_folder
+from catnet.files import alone
+from catnet.runs import RunFolder, create_run_folder, find_run_folder
 from catnet.train import open_training, train
 
 
@@ -31,17 +33,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train to the end."""
-    folder = create_run_folder(load_run(options.file, options.settings))
+    run = load_run(options.file, options.settings)
+    folder = find_run_folder(run)
     if folder.trained:
         print(f"already trained: {folder.path}")
         return
+    check_first(folder)
+    create_run_folder(run)
     if folder.run.machine.devices > 1 and "WORLD_SIZE" not in os.environ:
-        check_first(folder)
         start_processes(options, folder.run.machine.devices)
         return
-    with progress_bar(
-        "training", "loss {task.fields[loss]:.3f}", "{task.fields[speed]:.1f}/s"
-    ) as bar:
+    with (
+        alone(folder.path) if first_process() else nullcontext(),
+        progress_bar(
+            "training", "loss {task.fields[loss]:.3f}", "{task.fields[speed]:.1f}/s"
+        ) as bar,
+    ):
         task = bar.add_task("", total=folder.run.train.steps, loss=float("nan"), speed=0.0)
         train(
             folder,
@@ -53,10 +60,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def check_first(folder: RunFolder) -> None:
-    """Raise `UserError` for what every process would complain about on its own."""
+    """Raise `UserError` before anything is written, and once where several processes would."""
     count = folder.run.machine.devices
-    check_share(folder.run, processes=count)
-    choose_device(folder.run.machine, processes=count)
+    check_share(folder.run, processes=int(os.environ.get("WORLD_SIZE", count)))
+    choose_device(folder.run.machine, processes=int(os.environ.get("LOCAL_WORLD_SIZE", count)))
     open_training(folder)
 
 

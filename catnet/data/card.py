@@ -94,16 +94,16 @@ class Card(Strict):
     @classmethod
     def positive(cls, spacing: tuple) -> tuple:
         """Millimeters are positive."""
-        if any(mm is not None and not 0 < mm < 1000 for mm in spacing):
-            raise ValueError("spacing is in mm, above 0 (or null to keep the case's own)")
+        if any(mm is not None and not 0.01 <= mm < 1000 for mm in spacing):
+            raise ValueError("spacing is in mm, from 0.01 (or null to keep the case's own)")
         return spacing
 
     @field_validator("size")
     @classmethod
     def divisible(cls, size: tuple[int, int]) -> tuple[int, int]:
         """The encoder halves a slice five times."""
-        if any(voxels < 32 or voxels % 32 for voxels in size):
-            raise ValueError("size is two multiples of 32")
+        if any(not 32 <= voxels <= 4096 or voxels % 32 for voxels in size):
+            raise ValueError("size is two multiples of 32, up to 4096")
         return size
 
     @field_validator("folds", mode="before")

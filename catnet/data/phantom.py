@@ -12,7 +12,6 @@ No paper: the values imitate portal-venous CT and fat-suppressed T2 (the T2-SPIR
 """
 
 import gzip
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -26,6 +25,7 @@ from numpy.random import Generator
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from catnet.files import write_bytes
 from catnet.types import Affine
 
 Modality = Literal["CT", "MR"]
@@ -128,7 +128,6 @@ def draw_phantom(
 
 def write_phantoms(folder: Path, *, modality: Modality, cases: int, seed: int = 0) -> None:
     """Write cases 1 to `cases` as `image_N.nii.gz` and `label_N.nii.gz`; pairs there stay."""
-    folder.mkdir(parents=True, exist_ok=True)
     for case in range(1, cases + 1):
         label, image = (folder / f"{kind}_{case}.nii.gz" for kind in ("label", "image"))
         if label.exists() and image.exists():
@@ -139,15 +138,10 @@ def write_phantoms(folder: Path, *, modality: Modality, cases: int, seed: int = 
 
 
 def write_nifti(path: Path, *, voxels: Real[ndarray, "x y z"], affine: Affine) -> None:
-    """Write compressed under a temporary name, then rename: there is never half a file."""
+    """Write compressed; there is never half a file."""
     nifti = nib.Nifti1Image(voxels, affine)
     nifti.header.set_xyzt_units("mm")
-    partial = path.with_name(f"partial.{os.getpid()}.{path.name}")
-    try:
-        partial.write_bytes(gzip.compress(nifti.to_bytes(), compresslevel=1, mtime=0))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_bytes(path, gzip.compress(nifti.to_bytes(), compresslevel=1, mtime=0))
 
 
 def draw_grid(generator: Generator, *, size: tuple[int, int, int]) -> Affine:

@@ -7,6 +7,7 @@ A case becomes a folder with `image.npy` (float32, slices first), `label.npy` (u
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from glob import escape
@@ -19,10 +20,11 @@ from nibabel.affines import apply_affine
 
 from catnet.data.body import coarse_grid, find_body
 from catnet.data.card import Card
-from catnet.data.store import Case, Meta, case_folder, natural, write_folder
+from catnet.data.store import Case, Meta, case_folder, natural, prepared_cases, write_folder
 from catnet.data.volume import Array, Grid, ScanFile, centered, read_volume, resample, standard_grid
 from catnet.errors import UserError
 
+MOST_VOXELS = 2**31  # of a volume; far above any scanner's, far below what memory is for
 SAME_PLACE = 0.1  # mm between the corners of two grids; programs round affines differently
 
 
@@ -41,6 +43,8 @@ def raw_cases(card: Card, raw: Path) -> dict[str, tuple[Path, Path]]:
     if not pairs:
         raise UserError(f"{raw}: no file named like {card.image}; check --raw and the card's image")
     for image, label in pairs.values():
+        if not image.name.isprintable():
+            raise UserError(f"{str(image)!r}: a name with unreadable letters; rename the file")
         if not label.is_file():
             raise UserError(f"{image}: its label {label} is not there; add it or mend the card")
     return dict(sorted(pairs.items(), key=lambda item: natural(item[0])))
@@ -70,6 +74,12 @@ def prepare(card: Card, raw: Path) -> Iterator[tuple[str, int, bool]]:
             meta = Meta(case=case, **facts, **key)
             write_folder(folder, arrays, meta)
         yield case, len(pairs), fresh
+    left = {case.name for case in prepared_cases(card)} - set(pairs)
+    if left:
+        raise UserError(
+            f"{case_folder(card, min(left))}: prepared before, but {raw} has no such case now; "
+            "bring its scan back, or delete this folder"
+        )
 
 
 def is_prepared(folder: Path, key: dict) -> bool:
@@ -91,13 +101,21 @@ def prepare_case(card: Card, image: Path, label: Path) -> tuple[dict[str, np.nda
     if not low < high:
         raise UserError(f"{image}: after clipping every voxel is {low:g}; check the card's clip")
     standard = standard_grid(scan.grid, orientation=card.orientation, spacing=card.spacing)
+    if math.prod(standard.shape) > MOST_VOXELS:
+        raise UserError(
+            f"{image}: would have {standard.shape} voxels at the card's spacing; check the file's "
+            f"voxel size, {scan.grid.spacing} mm, and the card"
+        )
     voxels, grid = place(card, scan, standard, bounds=(low, high))
     labels = resample(numbers, truth.grid, grid, order=0)
     if not np.isin(list(card.organs.values()), labels).any():
         raise UserError(f"{label}: shows none of the card's organs; check organs and size")
     if voxels.min() == voxels.max():
         raise UserError(f"{image}: the cropped volume is constant; check the card's clip and size")
-    normal = (voxels - voxels.mean()) / voxels.std()
+    deviation = float(voxels.std(dtype=np.float64))
+    if not (np.isfinite(voxels).all() and 0 < deviation < np.inf):
+        raise UserError(f"{image}: intensities {low:g} to {high:g} are extreme; rescale the scan")
+    normal = (voxels - voxels.mean(dtype=np.float64)) / deviation
     arrays = {
         "image": rearrange(normal, "x y z -> z y x").astype(np.float32),
         "label": rearrange(labels, "x y z -> z y x").astype(np.uint16),

@@ -22,7 +22,8 @@ def add_supervoxels(card: Card, cases: tuple[Case, ...]) -> Iterator[tuple[str, 
 def has_supervoxels(case: Case, card: Card) -> bool:
     """Whether a case has pseudo-labels by the card's settings."""
     try:
-        return case.supervoxel_meta.min_size == card.supervoxels.min_size
+        whole = case.supervoxels.shape == case.meta.shape
+        return whole and case.supervoxel_meta.min_size == card.supervoxels.min_size
     except UserError:
         return False
 

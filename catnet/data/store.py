@@ -124,7 +124,7 @@ def case_folder(card: Card, case: str) -> Path:
 def open_cases(card: Card) -> tuple[Case, ...]:
     """All prepared cases of a card, sorted by number; raises `UserError` where there are none."""
     folder = data_home() / card.name
-    found = [Case(path.parent) for path in folder.glob(f"[!.]*/{META}")]
+    found = prepared_cases(card)
     if not found:
         raise UserError(
             f"{folder}: no prepared case; run `catnet prepare {card.name} --raw DIR` first"
@@ -138,10 +138,16 @@ def open_cases(card: Card) -> tuple[Case, ...]:
     return tuple(sorted(found, key=lambda case: natural(case.name)))
 
 
+def prepared_cases(card: Card) -> list[Case]:
+    """What lies in the card's folder, whatever it was prepared from."""
+    return [Case(path.parent) for path in (data_home() / card.name).glob(f"[!.]*/{META}")]
+
+
 def natural(name: str) -> tuple:
     """Sort key that puts case 2 before case 10."""
     parts = re.split(r"(\d+)", name)
-    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)
+    numbered = tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)
+    return (*numbered, (1, 0, name))  # 1 and 01 are two cases, in a fixed order
 
 
 def read_json(path: Path) -> dict:

@@ -26,7 +26,16 @@ from catnet.types import Affine
 
 Array = Shaped[ndarray, "x y z"]
 Moved = Shaped[ndarray, "i j k"]  # on another grid
-BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, zlib.error)
+BROKEN = (
+    AttributeError,
+    ImageFileError,
+    HeaderDataError,
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,8 @@ def read_volume(path: Path) -> ScanFile:
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise UserError(f"{path}: its affine maps voxels to no place; write a valid one")
+    if np.isnan(nib.io_orientation(affine)).any():
+        raise UserError(f"{path}: its affine gives an axis no direction; write a valid one")
     return ScanFile(voxels, Grid(voxels.shape, affine))
 
 

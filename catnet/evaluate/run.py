@@ -1,5 +1,6 @@
 """Evaluate a run: its fold's queries, each with its supports, to rows, predictions and pictures."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from catnet.evaluate.predictors import CopyPredictor, NetworkPredictor, Predicto
 from catnet.files import write_text
 from catnet.model.catnet import CATNet, initial_model
 from catnet.runs import RunFolder, check_unchanged, write_json
-from catnet.strict import read_yaml
 
 TRAINED = "catnet"
 NAMES = ("run", "setting", "support", "query")  # may look like numbers, and are none
@@ -70,9 +70,9 @@ def evaluate(
     if not rows:
         raise UserError(f"{path}: no organ is shown by both a support and a query of this fold")
     table = tidy(rows, folder)
-    (path / "rows.csv").unlink(missing_ok=True)  # rows and settings belong together
-    write_json(path / "settings.json", settings.model_dump(mode="json"))
-    write_text(path / "rows.csv", table.to_csv(index=False))
+    text = table.to_csv(index=False)
+    write_text(path / "rows.csv", text)
+    write_json(path / "settings.json", record(settings, text))
     return Evaluation(path, table)
 
 
@@ -80,13 +80,21 @@ def finished_evaluation(folder: RunFolder) -> Evaluation | None:
     """What a former call left of this very evaluation; None where it has to be computed."""
     settings = folder.run.evaluate
     path = folder.path / "evaluations" / evaluation_name(settings)
-    if not (path / "rows.csv").is_file() or not (path / "settings.json").is_file():
+    try:
+        text = (path / "rows.csv").read_text(encoding="utf-8")
+        known = json.loads((path / "settings.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
-    if read_yaml(path / "settings.json") != settings.model_dump(mode="json"):
+    if known != record(settings, text):
         return None
     check_unchanged(folder, open_cases(folder.card))
-    rows = pd.read_csv(path / "rows.csv", dtype=dict.fromkeys(NAMES, str))
+    rows = pd.read_csv(path / "rows.csv", dtype=dict.fromkeys(NAMES, str), keep_default_na=False)
     return Evaluation(path, rows)
+
+
+def record(settings: EvaluateSettings, rows: str) -> dict[str, object]:
+    """What tells whether rows are whole, and those of these settings."""
+    return {"settings": settings.model_dump(mode="json"), "rows": digest(rows)}
 
 
 def support_query_pairs(folder: RunFolder) -> Iterator[tuple[tuple[Case, ...], Case]]:

@@ -204,7 +204,7 @@ def load_state(model: nn.Module, path: Path) -> None:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path}: cannot be read ({error}); the file must be written again"
+            f"{path}: cannot be read ({error}); train again, or get the file again"
         ) from None
     if name := first_difference(model.state_dict(), state):
         raise UserError(

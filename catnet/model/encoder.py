@@ -59,6 +59,7 @@ class Encoder(nn.Module):
 
     def __init__(self, *, name: str, weights: str, output_stride: int, dim: int) -> None:
         super().__init__()
+        self.name = name
         self.output_stride = output_stride
         from_file = weights != "none" and Path(weights).suffix in {".safetensors", ".pt", ".pth"}
         library_weights = None if weights == "none" or from_file else weights
@@ -77,6 +78,11 @@ class Encoder(nn.Module):
         *_, second, third, deep = self.backbone(F.pad(images, (lead, 0, lead, 0), mode="replicate"))
         if second.shape[-2:] != third.shape[-2:]:  # an output stride of 16
             second = F.avg_pool2d(second, 3, stride=2, padding=1, count_include_pad=False)
+        if not second.shape[-2:] == third.shape[-2:] == deep.shape[-2:]:
+            raise UserError(
+                f"model.encoder {self.name!r} has no common grid at output stride "
+                f"{self.output_stride}; try tu-resnet50"
+            )
         feature = self.reduce(torch.cat([second, third], dim=1))
         return Encoded(feature[..., 1:, 1:], deep[..., 1:, 1:])
 

@@ -1,5 +1,7 @@
 """Phantoms: reproducible, anatomically on the right side, with values a scanner could give."""
 
+import os
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from scipy import ndimage
 
 from catnet.data import phantom as module
 from catnet.data.phantom import draw_phantom, write_phantoms
+from catnet.errors import UserError
 
 SMALL = (96, 96, 24)
 LIVER, RIGHT_KIDNEY, LEFT_KIDNEY, SPLEEN = 1, 2, 3, 4
@@ -173,10 +176,10 @@ def test_interrupted_writing_is_resumed(tmp_path, monkeypatch):
 
 
 def test_failed_rename_leaves_nothing(tmp_path, monkeypatch):
-    def refuse(self, target):
+    def refuse(source, target):
         raise OSError("read-only")
 
-    monkeypatch.setattr(module.Path, "replace", refuse)
-    with pytest.raises(OSError, match="read-only"):
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(UserError, match="read-only"):
         write_phantoms(tmp_path, modality="MR", cases=1)
     assert list(tmp_path.iterdir()) == []

@@ -32,7 +32,10 @@ class Truth:
 
 
 class Everything(CopyPredictor):
-    """Sees the organ everywhere."""
+    """Sees the organ everywhere; or, with a probability of 0, nowhere."""
+
+    def __init__(self, probability=1.0):
+        self.probability = probability
 
     def segment(self, support, query, count):
-        return np.ones((count, *support.mask.shape[-2:]), dtype=np.float32)
+        return np.full((count, *support.mask.shape[-2:]), self.probability, np.float32)

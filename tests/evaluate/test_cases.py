@@ -49,6 +49,20 @@ def test_ep1_counts_the_organs_slices_and_ep2_all(protocol, cases):
             assert row["value"] == pytest.approx(200 * truth.sum() / (truth.sum() + seen))
 
 
+@pytest.mark.parametrize("protocol", ["EP1", "EP2"])
+def test_a_missed_organ_costs_the_diagonal_of_what_is_counted(protocol, cases):
+    support, query = cases[:2]
+    chosen = settings(protocols=[protocol])
+    result = segment_case(
+        {"none": Everything(0.0)}, query, [support], organs=ORGANS, settings=chosen
+    )
+    rows = score(result, query, organs=ORGANS, tolerance=2.0)
+    (found,) = [r["value"] for r in rows if (r["organ"], r["metric"]) == ("liver", "hd95")]
+    shown = (query.label == ORGANS["liver"]).any(axis=(1, 2)).sum()
+    size = (64, 64, shown if protocol == "EP1" else query.depth)
+    assert found == pytest.approx(np.linalg.norm(np.multiply(size, query.meta.spacing)))
+
+
 def test_scores_are_those_of_the_masks_in_millimeters(cases):
     *supports, query = cases[:3]
     result = segment_case(

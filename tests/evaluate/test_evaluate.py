@@ -11,8 +11,9 @@ from oracles import Everything, Truth
 
 from catnet.errors import UserError
 from catnet.evaluate import run as module
-from catnet.evaluate.run import evaluate, open_predictors
-from catnet.model.catnet import initial_model
+from catnet.evaluate.predictors import NetworkPredictor
+from catnet.evaluate.run import evaluate, finished_evaluation, open_predictors
+from catnet.model.catnet import CATNet, initial_model
 from catnet.runs import open_run_folder
 
 CPU = torch.device("cpu")
@@ -37,8 +38,9 @@ def quick(folder):
 def stand_in(monkeypatch):
     """Put another predictor in the place of the trained network."""
 
-    def use(predictor):
-        monkeypatch.setattr(module, "open_predictors", lambda folder, device: {"catnet": predictor})
+    def use(predictor, **others):
+        found = {"catnet": predictor, **others}
+        monkeypatch.setattr(module, "open_predictors", lambda folder, device: found)
 
     return use
 
@@ -52,7 +54,7 @@ def test_the_truth_scores_full_marks_on_every_row(trained, cases, stand_in):
 
 
 def test_a_prediction_lands_on_the_scanners_grid(trained, cases, stand_in, tiny_home):
-    stand_in(Truth(cases))
+    stand_in(Truth(cases), copy=Everything())
     folder = trained("evaluate.support=each", "evaluate.pictures=false")
     found = sorted((quick(folder).path / "predictions").rglob("*.nii.gz"))
     pairs = [f"{query}_by_{support}.nii.gz" for support, query in permutations("123", 2)]
@@ -71,7 +73,8 @@ def test_a_prediction_lands_on_the_scanners_grid(trained, cases, stand_in, tiny_
 
 
 def test_rows_are_tidy(trained):
-    evaluation = quick(trained(*PLAIN, "data.fold=0"))
+    folder = trained(*PLAIN)
+    evaluation = quick(folder)
     rows = evaluation.rows
     assert list(rows.columns) == COLUMNS
     key = [name for name in COLUMNS if name != "value"]
@@ -83,9 +86,19 @@ def test_rows_are_tidy(trained):
     assert set(rows["run"]) == {evaluation.path.parents[1].name}
     facts = rows[["card", "fold", "seed", "setting", "policy", "shots"]].drop_duplicates()
     assert facts.values.tolist() == [["tiny", 0, 0, "1", "extra", 1]]
-    written = pd.read_csv(evaluation.path / "rows.csv", dtype={"support": str, "query": str})
-    pd.testing.assert_frame_equal(written.astype({"setting": str}), rows, check_dtype=False)
-    assert json.loads((evaluation.path / "settings.json").read_text())["support"] == "extra"
+    read = finished_evaluation(folder)
+    assert read.path == evaluation.path
+    pd.testing.assert_frame_equal(read.rows, rows)
+
+
+def test_rows_that_were_cut_off_are_no_evaluation(trained):
+    folder = trained(*PLAIN, "evaluate.baselines=[]", "evaluate.protocols=[EP1]")
+    assert finished_evaluation(folder) is None
+    path = quick(folder).path / "rows.csv"
+    assert finished_evaluation(folder) is not None
+    text = path.read_text()
+    path.write_text(text[: text.rindex("\n", 0, -1) + 1])
+    assert finished_evaluation(folder) is None
 
 
 def pairs_of(rows):
@@ -120,6 +133,7 @@ def test_policies_choose_who_supports_whom(overrides, expected, second_fold, sta
     stand_in(Everything())
     rows = quick(second_fold(*overrides)).rows
     assert pairs_of(rows) == expected
+    assert set(rows["fold"]) == {1}
 
 
 def test_an_organ_that_a_case_lacks_has_no_row(second_fold, stand_in):
@@ -186,6 +200,12 @@ def test_a_run_in_bfloat16_is_evaluated_so(tiny, trained_home):
     evaluation = quick(open_run_folder(folder.path, overrides=["evaluate.baselines=[untrained]"]))
     assert np.isfinite(evaluation.rows["value"]).all()
     assert open_predictors(folder, CPU)["catnet"].precision == torch.bfloat16
+    image = np.random.default_rng(0).normal(size=(1, 64, 64)).astype(np.float32)
+    exact, rounded = (
+        NetworkPredictor(CATNet(folder.run.model), device=CPU, precision=precision).query(image)
+        for precision in (torch.float32, torch.bfloat16)
+    )
+    assert (exact.feature.dtype, rounded.feature.dtype) == (torch.float32, torch.bfloat16)
 
 
 def test_a_run_that_has_not_ended_is_no_evaluation(tiny):
