@@ -19,8 +19,8 @@ def test_natural_order_puts_2_before_10():
     ordered = sorted(found, key=natural)
     assert [name for name in ordered if name.isascii() and name.isdecimal()] == [
         "1",
-        "2",
         "02",
+        "2",
         "10",
     ]
     assert ordered.index("a2") < ordered.index("a10") < ordered.index("b")
