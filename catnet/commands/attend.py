@@ -16,7 +16,7 @@ example:
 import argparse
 from pathlib import Path
 
-from catnet.engine import choose_device
+from catnet.engine import choose_device, limit_threads
 from catnet.errors import UserError
 from catnet.evaluate.attend import Attention, Look, Place, attend, check_looks
 from catnet.evaluate.heat import save_attention
@@ -50,6 +50,7 @@ def run(options: argparse.Namespace) -> None:
     """Look, draw, and print how much of the weight lies on the organ."""
     folder = open_run_folder(options.run, overrides=["evaluate.baselines=[]"])
     check_looks(folder.run.model)
+    limit_threads(folder.run.machine)
     predictor = open_predictors(folder, choose_device(folder.run.machine))[TRAINED]
     scene = find_scene(
         folder,

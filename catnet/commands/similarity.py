@@ -18,7 +18,7 @@ import pandas as pd
 from rich.console import Console
 
 from catnet.commands.progress import progress_bar
-from catnet.engine import choose_device
+from catnet.engine import choose_device, limit_threads
 from catnet.evaluate.similarity import measure_similarity
 from catnet.report.similarity import similarity_table, verdict, write_similarity
 from catnet.runs import RunFolder, open_run_folder
@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
 
 def measure(folder: RunFolder) -> pd.DataFrame:
     """The rows of one run, with a progress bar."""
+    limit_threads(folder.run.machine)
     with progress_bar(folder.path.name, "{task.fields[query]}") as bar:
         task = bar.add_task("", total=None, query="")
         return measure_similarity(
