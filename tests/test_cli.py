@@ -24,6 +24,24 @@ OPTIONS = {
     "supervoxels": ["CARD", "--purity"],
     "train": ["FILE", "key=value"],
     "evaluate": ["RUN", "key=value", "--again", "--beat-copy POINTS"],
+    "attend": [
+        "RUN",
+        "--case NAME",
+        "--slice N",
+        "--organ NAME",
+        "--at ROW,COLUMN",
+        "--support NAME",
+        "-o FILE.png, --output FILE.png",
+    ],
+    "similarity": ["RUN", "-o DIR, --output DIR"],
+    "zoo": [
+        "NAME",
+        "--dim C",
+        "--size H[xW]",
+        "--csv FILE",
+        "--device {cpu,gpu,auto}",
+        "--repeat N",
+    ],
 }
 
 

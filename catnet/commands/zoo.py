@@ -14,8 +14,8 @@ All of them run under torch.compile, torch.export and bfloat16 autocast: the tes
 command does not measure it.
 
 example:
-  catnet zoo
-  catnet zoo masked gsa lsa --dim 128 --size 32x48 --csv zoo.csv
+  catnet zoo --dim 128 --size 32x48 --csv zoo.csv
+  catnet zoo masked gsa lsa --repeat 50
 """
 
 import argparse
@@ -151,7 +151,7 @@ def cost_table(rows: pd.DataFrame, *, title: str) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("name", no_wrap=True)
     table.add_column("paper (arXiv)", no_wrap=True)
-    for figure in ("parameters", "mult-adds", "memory", "time"):
+    for figure in ("parameters", "mult-adds\nM", "memory\nMiB", "time\nms"):
         table.add_column(figure, justify="right", no_wrap=True)
     table.add_column("cross", no_wrap=True)
     for figures in rows.itertuples():
@@ -159,9 +159,9 @@ def cost_table(rows: pd.DataFrame, *, title: str) -> Table:
             figures.name,
             figures.paper.replace(", arXiv", ""),
             f"{figures.parameters:,}",
-            f"{figures.multiply_adds / 1e6:,.2f} M",
-            f"{figures.peak_bytes / 2**20:,.1f} MiB",
-            f"{figures.seconds * 1e3:,.1f} ms",
+            f"{figures.multiply_adds / 1e6:,.2f}",
+            f"{figures.peak_bytes / 2**20:,.1f}",
+            f"{figures.seconds * 1e3:,.1f}",
             "yes" if figures.cross else "no",
         )
     return table
