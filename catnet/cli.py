@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 from typing import NoReturn
 
 from catnet.errors import UserError
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         module.run(parser.parse_intermixed_args(given[1:]))  # settings may follow options
     except UserError as error:
         fail(str(error), status=2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
     except OSError as error:  # a full disk, a read-only folder
         place = f"{error.filename}: " if error.filename else ""
         fail(f"{place}{error.strerror or error}; make room, or choose another folder", status=2)
@@ -87,6 +90,9 @@ def choose(given: list[str]) -> str:
     if not given or given[0] in {"-h", "--help"}:
         listing = "\n".join(f"  {name:<12} {summary}" for name, summary in COMMANDS.items())
         print(f"usage: catnet COMMAND ...\n\n{DESCRIPTION}\ncommands:\n{listing}\n\n{EXAMPLE}")
+        sys.exit(0)
+    if given[0] == "--version":
+        print(f"catnet {version('catnet')}")
         sys.exit(0)
     if given[0] not in COMMANDS:
         nearest = difflib.get_close_matches(given[0], COMMANDS, n=1)

@@ -25,7 +25,7 @@ class DataSettings(Strict):
     card: str = Field("chaos_t2", description="dataset card: a name in datasets/, or a path")
     fold: int = Field(0, ge=0, description="the fold that is tested; the others train")
     setting: Annotated[Literal["1", "2", "2-as-published"], BeforeValidator(str)] = Field(
-        "1", description="2 removes training slices that show a tested organ (METHOD in README)"
+        "1", description="2 removes training slices that show a tested organ (README)"
     )
     group: str | None = Field(
         None, description="organ group of the card that is tested; null tests all organs"

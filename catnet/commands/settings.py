@@ -1,6 +1,7 @@
 """Settings on the command line, and the list of all of them in its help."""
 
 import argparse
+from typing import Literal, get_args, get_origin
 
 from catnet.config import Run
 from catnet.strict import Strict
@@ -27,5 +28,7 @@ def list_settings(settings: Strict, prefix: str = "") -> list[str]:
         if isinstance(value, Strict):
             lines += list_settings(value, f"{prefix}{name}.")
         else:
-            lines.append(f"{prefix + name:<26} {value!s:<18} {field.description or ''}".rstrip())
+            choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+            among = f" ({', '.join(map(str, choices))})" if choices else ""
+            lines.append(f"{prefix + name:<26} {value!s:<18} {field.description}{among}")
     return lines

@@ -36,7 +36,7 @@ class Encoded:
     feature: Float[Tensor, "*b c h w"]
     deep: Float[Tensor, "*b e h w"]
 
-    def __getitem__(self, which: slice | list[int]) -> "Encoded":
+    def __getitem__(self, which: slice | list[int] | Tensor) -> "Encoded":
         """Some slices of the batch."""
         return Encoded(self.feature[which], self.deep[which])
 
