@@ -122,6 +122,7 @@ def processes(monkeypatch):
 
         monkeypatch.setattr(torchrun, "main", started)
         monkeypatch.setattr(logging, "disable", lambda: None)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
         return called
 
     return use
