@@ -9,6 +9,8 @@ import argparse
 import difflib
 import os
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,6 +18,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from catnet.errors import UserError
+from catnet.paths import FOLLOW
 
 COMMANDS = {
     "phantom": "write synthetic abdomens, to try everything without a download",
@@ -23,6 +26,7 @@ COMMANDS = {
     "supervoxels": "cut prepared cases into 3D pseudo-labels",
     "train": "train the network of a run file",
     "evaluate": "Dice per organ of a trained run, under EP1 and EP2, beside baselines",
+    "sweep": "train and evaluate the runs that a question asks for",
     "attend": "draw what a position of a query attends to, round by round",
     "similarity": "how much every round of a trained run still changes the query feature",
     "zoo": "parameters, multiply-adds, memory and time of every attention mechanism",
@@ -54,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     warnings.filterwarnings("ignore", module="torch|timm")
+    if parent := os.environ.pop(FOLLOW, ""):
+        threading.Thread(target=end_with, args=(int(parent),), daemon=True).start()
     try:
         name = choose(given)
         module = import_module(f"catnet.commands.{name}")
@@ -75,6 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "LOCAL_RANK" in os.environ:
             os._exit(130)  # one of several: the process that started them speaks
         fail("stopped; the same command goes on from here", status=130)
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent has ended: nobody would wait for what it does."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(143)
 
 
 class Parser(argparse.ArgumentParser):

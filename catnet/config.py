@@ -1,20 +1,16 @@
 """A run: data, augmentation, model, training and evaluation as typed, frozen settings.
 
-Every default of the project lives here. YAML says only what differs from it; `key=value` on the
-command line overrides YAML; a run's identity is a hash of what decides its numbers.
+Every default of the project lives here. YAML says only what differs from it (`question.py`); a
+run's identity is a hash of what decides its numbers.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
-from catnet.errors import UserError
-from catnet.strict import Strict, check, parse_yaml, read_yaml
+from catnet.strict import Strict
 
 Range = tuple[float, float]
 
@@ -137,6 +133,12 @@ class EvaluateSettings(Strict):
     predictions: bool = Field(True, description="write NIfTI labels on the raw grid")
     pictures: bool = Field(True, description="write a contour picture a query case")
 
+    def name(self) -> str:
+        """Folder of an evaluation: the support policy in words, then a hash of what decides it."""
+        decisive = self.model_dump(mode="json", exclude={"batch", "predictions", "pictures"})
+        policy = self.support + (str(self.support_index) if self.support == "index" else "")
+        return f"{policy}-{self.shots}shot-{digest(decisive)[:6]}"
+
 
 class MachineSettings(Strict):
     """Where and how a run is executed; none of it changes what a run is."""
@@ -145,6 +147,10 @@ class MachineSettings(Strict):
     devices: int = Field(1, ge=1, description="processes, one a device")
     threads: int = Field(
         0, ge=0, le=4096, description="CPU threads of a process; 0 leaves it to torch"
+    )
+    cpu_share: float = Field(1.0, gt=0, le=4096, description="CPUs of a run on a Ray cluster")
+    gpu_share: float = Field(
+        0.0, ge=0, le=64, description="GPUs of a run there; 0.5 for two on one"
     )
     log_every: int = Field(20, ge=1, description="steps between two lines of the log")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
@@ -175,53 +181,3 @@ def digest(content: object) -> str:
     """SHA-256 of anything that JSON can hold, independent of the order of its keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def load_run(path: Path, overrides: Sequence[str] = ()) -> Run:
-    """The run of a YAML file (its `base:` first), with `key=value` overrides applied last."""
-    content = read_yaml(path)
-    if base := content.pop("base", None):
-        content = merge(read_base(path, base), content)
-    content.setdefault("name", path.stem)
-    for override in overrides:
-        apply_override(content, override)
-    source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
-    return check(Run, content, source=source)
-
-
-def read_base(path: Path, base: object) -> dict:
-    """The file that `path` builds on, which may not build on another one."""
-    if not isinstance(base, str):
-        raise UserError(f"{path}: base must be the path of a YAML file, not {base!r}")
-    content = read_yaml(path.parent / base)
-    if "base" in content:
-        raise UserError(f"{path}: its base {base} has a base too; one level is allowed")
-    content.pop("name", None)
-    return content
-
-
-def merge(below: dict, above: dict) -> dict:
-    """`below` with the values of `above`, group by group; `*_options` are replaced whole."""
-    merged = dict(below)
-    for key, value in above.items():
-        nested = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = (
-            merge(below[key], value) if nested and not str(key).endswith("_options") else value
-        )
-    return merged
-
-
-def apply_override(content: dict, override: str) -> None:
-    """Set `a.b=value` in nested mappings; the value is read as YAML."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"{override!r} is no setting; write key=value, such as model.rounds=3")
-    *groups, name = key.split(".")
-    for group in groups:
-        content = content.setdefault(group, {})
-        if not isinstance(content, dict):
-            raise UserError(f"{override!r}: {group} is a single value and has no {name}")
-    try:
-        content[name] = parse_yaml(text)
-    except yaml.YAMLError:
-        raise UserError(f"{override!r}: {text!r} is not a YAML value; quote it") from None

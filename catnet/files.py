@@ -28,16 +28,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Around work that two processes must not do in one folder at the same time.
 
-    The lock ends with its process, however that ends. Raises `UserError` where another has it.
+    The lock ends with its process, however that ends. Raises `UserError` where another has it,
+    and has not given it back after `patience` seconds.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout:
         raise UserError(f"{folder}: another process is at work here; wait for it to end") from None
     try:

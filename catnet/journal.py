@@ -2,13 +2,17 @@
 
 import json
 import math
+import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 
 import torch
+from torch import nn
 
 from catnet.engine import Engine
 from catnet.episode import Episode
@@ -16,7 +20,7 @@ from catnet.errors import UserError
 from catnet.files import write_text
 from catnet.model.loss import Losses
 from catnet.pictures import PREDICTED, TRUTH, Panel, draw_panels
-from catnet.runs import RunFolder, read_json_lines
+from catnet.runs import COST, LOG, TIMING, RunFolder, read_json_lines, write_json
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,17 @@ class Journal:
         self.last = (done, time.monotonic())
         if engine.first:
             forget_after(self.path, done)
+            forget_after(self.timing, done)
 
     @property
     def path(self) -> Path:
         """The log."""
-        return self.folder.path / "log.jsonl"
+        return self.folder.path / LOG
+
+    @property
+    def timing(self) -> Path:
+        """Seconds an episode; not in the log, which is the same whatever the machine does."""
+        return self.folder.path / TIMING
 
     @cached_property
     def board(self) -> "SummaryWriter":  # noqa: F821
@@ -75,21 +85,43 @@ class Journal:
         if not self.engine.first:
             return
         values = {"loss": loss, "segmentation": segmentation, "alignment": alignment, "rate": rate}
+        before, then = self.last
+        now = time.monotonic()
+        self.last = (step, now)
+        seconds = (now - then) / ((step - before) * self.folder.run.train.batch)
         with self.path.open("a", encoding="utf-8") as log:
             log.write(json.dumps({"step": step, **values}) + "\n")
+        with self.timing.open("a", encoding="utf-8") as timing:
+            timing.write(json.dumps({"step": step, "seconds": seconds}) + "\n")
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
         self.board.flush()  # else a kill loses what a checkpoint will not bring back
-        before, then = self.last
-        now = time.monotonic()
-        speed = (step - before) * self.folder.run.train.batch / max(now - then, 1e-9)
-        self.last = (step, now)
-        self.report(Progress(step, self.folder.run.train.steps, loss, speed))
+        self.report(Progress(step, self.folder.run.train.steps, loss, 1 / max(seconds, 1e-9)))
 
-    def close(self) -> None:
-        """Write out what TensorBoard still holds."""
+    def close(self, model: nn.Module) -> None:
+        """Write out what TensorBoard still holds, and what training `model` has cost."""
         if self.engine.first:
             self.board.close()
+            write_json(self.folder.path / COST, self.cost(model))
+
+    def cost(self, model: nn.Module) -> dict[str, float]:
+        """Seconds an episode (median over the log), peak memory of this process, weights.
+
+        The memory is what the tensors held on a GPU, and all that the process held on a CPU.
+        """
+        device = self.engine.device
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident()
+        return {
+            "episode_seconds": median(line["seconds"] for line in read_json_lines(self.timing)),
+            "memory_mib": peak / 2**20,
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+        }
+
+
+def peak_resident() -> int:
+    """Bytes of memory that this process held at most."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def forget_after(path: Path, step: int) -> None:

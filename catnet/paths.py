@@ -1,7 +1,9 @@
-"""Where things lie: cards by path, prepared data and runs outside the source tree."""
+"""What the environment says: where cards, prepared data and runs lie, and whom to follow."""
 
 import os
 from pathlib import Path
+
+FOLLOW = "CATNET_FOLLOW"  # the process that this one is to end with
 
 
 def data_home() -> Path:

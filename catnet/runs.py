@@ -1,10 +1,14 @@
 """The folder of a run: its settings, its weights, its log.
 
-$CATNET_RUNS/NAME-IDENTITY/run.yml            every setting, and what it ran on
+$CATNET_RUNS/NAME-IDENTITY/run.yml            every setting
+                          /card.yml           the data set as it was then
+                          /provenance.json    what it ran on
                           /checkpoints/       to go on from
-                          /log.jsonl          one line every `log_every` steps
+                          /log.jsonl          losses, one line every `log_every` steps
+                          /timing.jsonl       seconds an episode, likewise
                           /tensorboard/       scalars and episode pictures
                           /model/             the trained network, for `from_pretrained`
+                          /cost.json          what an episode took
                           /evaluations/       rows, tables, predictions, pictures
 """
 
@@ -13,20 +17,22 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import yaml
 
-from catnet.config import Run, load_run
+from catnet.config import Run
 from catnet.data.card import Card, load_card
 from catnet.data.store import Case
 from catnet.errors import UserError
 from catnet.files import write_text
 from catnet.paths import runs_home
+from catnet.question import load_run
 
-SETTINGS, PROVENANCE = "run.yml", "provenance.json"
+SETTINGS, CARD, PROVENANCE = "run.yml", "card.yml", "provenance.json"
+LOG, TIMING, COST = "log.jsonl", "timing.jsonl", "cost.json"
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,30 @@ def find_run_folder(run: Run) -> RunFolder:
     return RunFolder(runs_home() / f"{run.name}-{run.identity(card.identity())}", run, card)
 
 
+def find_same_run(run: Run) -> RunFolder:
+    """As `find_run_folder`, but one with the same identity and another name will do as well."""
+    folder = find_run_folder(run)
+    others = (path.parent for path in runs_home().glob(f"*-{folder.identity}/{SETTINGS}"))
+    known = [folder, *(replace(folder, path=path) for path in sorted(others))]
+    begun = (one for one in known if one.path.is_dir())
+    return next((one for one in known if one.trained), next(begun, folder))
+
+
 def create_run_folder(run: Run) -> RunFolder:
     """The folder of `run`, made where it is not there yet, and left alone where training ended."""
     folder = find_run_folder(run)
     if not folder.trained:
-        settings = run.model_dump(mode="json")
-        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-        write_text(folder.path / SETTINGS, text)
+        write_settings(folder)
     return folder
+
+
+def write_settings(folder: RunFolder) -> None:
+    """Write down a run and its card; a folder that has another name keeps the settings it has."""
+    path = folder.path / SETTINGS
+    if path.is_file() and folder.path.name != f"{folder.run.name}-{folder.identity}":
+        return
+    write_yaml(folder.path / CARD, folder.card.model_dump(mode="json"))
+    write_yaml(path, folder.run.model_dump(mode="json"))
 
 
 def open_run_folder(path: Path, *, overrides: Sequence[str] = ()) -> RunFolder:
@@ -84,7 +106,8 @@ def open_run_folder(path: Path, *, overrides: Sequence[str] = ()) -> RunFolder:
         raise UserError(f"{path}: not the folder of a run; `catnet train` prints where a run is")
     run = load_run(path / SETTINGS)
     changed = load_run(path / SETTINGS, overrides)
-    card = load_card(run.data.card)
+    copy = path / CARD
+    card = load_card(str(copy) if copy.is_file() else run.data.card)
     if changed.identity(card.identity()) != run.identity(card.identity()):
         raise UserError(
             f"{path}: {' '.join(overrides)} would change what was trained; only the settings "
@@ -150,6 +173,11 @@ def commit() -> str:
 def write_json(path: Path, content: object) -> None:
     """Write JSON that a person can read."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_yaml(path: Path, content: dict) -> None:
+    """Write YAML in the order of the settings."""
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def read_json_lines(path: Path) -> list[dict]:

@@ -59,7 +59,7 @@ def train(
             save_checkpoint(
                 folder.checkpoints, objective, optimizer, step=step + 1, run=folder.identity
             )
-    journal.close()
+    journal.close(objective.model)
     check_finite(folder, objective)
     if engine.first:
         objective.model.save_pretrained(folder.model)

@@ -14,8 +14,7 @@ Images are float, z-scored; masks are float in {0, 1}; probabilities are float i
 The shapes are checked while the tests run, never for a user.
 """
 
-from jaxtyping import Bool, Float, Integer
-from numpy import ndarray
+from jaxtyping import Float
 from torch import Tensor
 
 Features = Float[Tensor, "b c h w"]
@@ -24,8 +23,3 @@ Map = Float[Tensor, "b h w"]
 Images = Float[Tensor, "b 1 h w"]
 SupportImages = Float[Tensor, "b s 1 h w"]
 SupportMasks = Float[Tensor, "b s h w"]
-
-Volume = Float[ndarray, "d h w"]
-LabelVolume = Integer[ndarray, "d h w"]
-MaskVolume = Bool[ndarray, "d h w"]
-Affine = Float[ndarray, "4 4"]

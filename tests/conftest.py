@@ -17,13 +17,13 @@ import torch
 import yaml
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from catnet.config import load_run
 from catnet.data.card import load_card
 from catnet.data.phantom import draw_phantom, write_nifti
 from catnet.data.prepare import prepare
 from catnet.data.pseudolabels import add_supervoxels
 from catnet.data.store import open_cases
 from catnet.paths import runs_home
+from catnet.question import load_run
 from catnet.runs import create_run_folder, open_run_folder
 from catnet.torchvision_guard import guard_torchvision
 from catnet.train import train

@@ -14,8 +14,9 @@ import catnet
 from catnet.cli import COMMANDS, Parser, main
 from catnet.commands.evaluate import demand_margin
 from catnet.commands.settings import list_settings
-from catnet.config import Run, load_run
+from catnet.config import Run
 from catnet.errors import UserError
+from catnet.question import load_run
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = {

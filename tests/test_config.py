@@ -3,8 +3,9 @@ from typing import Literal, get_args, get_origin
 import pytest
 import yaml
 
-from catnet.config import Run, digest, load_run
+from catnet.config import Run, digest
 from catnet.errors import UserError
+from catnet.question import load_run
 from catnet.strict import Strict
 
 DECISIVE = ("data", "augment", "model", "train")
@@ -136,7 +137,7 @@ def test_overrides_come_last_and_reach_every_depth(tmp_path):
         ("model.rounds=[1", ["'[1' is not a YAML value"]),
         ("question=2020-30-01", ["'2020-30-01' is not a YAML value"]),
         ("model.rounds=!!python/name:os.system", ["not a YAML value"]),
-        ("base=other.yml", ["base is not a setting"]),
+        ("base=other.yml", ["other.yml: no such file"]),
         ("model=3", ["model", "not 3"]),
     ],
 )

@@ -74,7 +74,8 @@ def test_a_finished_run_is_left_alone(tiny, tiny_home, capsys):
 def test_what_a_run_leaves_behind(tiny):
     folder = run(tiny("train.steps=7"))
     assert {path.name for path in folder.path.iterdir()} == {
-        *("run.yml", "provenance.json", "log.jsonl", "tensorboard", "checkpoints", "model")
+        *("run.yml", "card.yml", "provenance.json", "cost.json", "timing.jsonl"),
+        *("log.jsonl", "tensorboard", "checkpoints", "model"),
     }
     assert [path.name for path in checkpoints(folder.checkpoints)] == [
         "step-00000003.safetensors",

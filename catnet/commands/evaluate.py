@@ -20,13 +20,8 @@ from catnet.commands.progress import progress_bar
 from catnet.commands.settings import add_settings
 from catnet.engine import choose_device, limit_threads
 from catnet.errors import UserError
-from catnet.evaluate.run import (
-    TRAINED,
-    Evaluation,
-    evaluate,
-    evaluation_name,
-    finished_evaluation,
-)
+from catnet.evaluate.run import TRAINED, evaluate
+from catnet.evaluations import Evaluation, finished_evaluation
 from catnet.report.tables import summarize, terminal_table
 from catnet.runs import RunFolder, open_run_folder
 
@@ -79,7 +74,7 @@ def question(folder: RunFolder) -> tuple[str, str]:
     run = folder.run
     data = run.data.model_copy(update={"fold": 0})
     same = run.model_copy(update={"data": data, "seed": 0})
-    return same.identity(folder.card.identity()), evaluation_name(run.evaluate)
+    return same.identity(folder.card.identity()), run.evaluate.name()
 
 
 def evaluate_one(folder: RunFolder, *, again: bool) -> Evaluation:

@@ -1,6 +1,7 @@
 """Progress bars that show what is at hand and the time left."""
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 
 from rich.console import Console
@@ -24,6 +25,22 @@ def progress_bar(what: str, *fields: str) -> Progress:
         console=console,
         disable=not (first_process() and console.is_terminal),
     )
+
+
+class Lines:
+    """When to print a line of progress where there is no bar: once a minute."""
+
+    def __init__(self, *, every: float = 60.0) -> None:
+        self.every = every
+        self.then = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time; each time that it is starts the next interval."""
+        now = time.monotonic()
+        if now - self.then < self.every:
+            return False
+        self.then = now
+        return True
 
 
 def track(steps: Iterable[tuple[str, int, bool]], what: str) -> Iterator[tuple[str, int, bool]]:

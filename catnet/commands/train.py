@@ -15,13 +15,15 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from catnet.commands.progress import first_process, progress_bar
+from catnet.commands.progress import Lines, first_process, progress_bar
 from catnet.commands.settings import add_settings
-from catnet.config import load_run
 from catnet.engine import check_share, choose_device
 from catnet.errors import UserError
 from catnet.files import alone
-from catnet.runs import RunFolder, create_run_folder, find_run_folder
+from catnet.journal import Progress
+from catnet.paths import FOLLOW
+from catnet.question import load_run
+from catnet.runs import SETTINGS, RunFolder, find_run_folder, write_settings
 from catnet.train import open_training, train
 
 
@@ -33,26 +35,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train to the end."""
-    run = load_run(options.file, options.settings)
-    folder = find_run_folder(run)
+    train_run(find_run_folder(load_run(options.file, options.settings)))
+
+
+def train_run(folder: RunFolder, *, patience: float = 0.0) -> None:
+    """Train a run that may have begun; waits `patience` seconds for a process that is at it."""
     if folder.trained:
         print(f"already trained: {folder.path}")
         return
     check_first(folder)
-    create_run_folder(run)
+    write_settings(folder)
     if folder.run.machine.devices > 1 and "WORLD_SIZE" not in os.environ:
-        start_processes(options, folder.run.machine.devices)
+        start_processes(folder)
         return
     with (
-        alone(folder.path) if first_process() else nullcontext(),
+        alone(folder.path, patience=patience) if first_process() else nullcontext(),
         progress_bar(
             "training", "loss {task.fields[loss]:.3f}", "{task.fields[speed]:.1f}/s"
         ) as bar,
     ):
         task = bar.add_task("", total=folder.run.train.steps, loss=float("nan"), speed=0.0)
+        lines = Lines()
+
+        def report(now: Progress) -> None:
+            bar.update(task, completed=now.step, loss=now.loss, speed=now.speed)
+            if bar.disable and lines.due():
+                print(f"step {now.step} of {now.steps}, loss {now.loss:.3f}", flush=True)
+
         train(
             folder,
-            report=lambda now: bar.update(task, completed=now.step, loss=now.loss, speed=now.speed),
+            report=report,
             say=lambda text: bar.console.print(text, soft_wrap=True, highlight=False),
         )
     if first_process():
@@ -67,18 +79,20 @@ def check_first(folder: RunFolder) -> None:
     open_training(folder)
 
 
-def start_processes(options: argparse.Namespace, count: int) -> None:
-    """This command again, in `count` processes that torchrun starts and watches over."""
+def start_processes(folder: RunFolder) -> None:
+    """The same run in several processes, which torchrun starts and watches over."""
     # Late: they set up logging when imported.
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
     logging.disable()  # this process watches; what went wrong, the one that failed says
+    count = folder.run.machine.devices
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ[FOLLOW] = str(os.getpid())
     engine = ["--standalone", f"--nproc-per-node={count}", "-m", "catnet"]
     try:
-        torchrun([*engine, "train", str(options.file), *options.settings])
+        torchrun([*engine, "train", str(folder.path / SETTINGS)])
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         if failure.exitcode > 0:

@@ -25,8 +25,8 @@ from numpy.random import Generator
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from catnet.arrays import Affine
 from catnet.files import write_bytes
-from catnet.types import Affine
 
 Modality = Literal["CT", "MR"]
 Triple = tuple[float, float, float]

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from catnet.arrays import LabelVolume, Volume
 from catnet.data.card import Card
 from catnet.data.volume import Grid
 from catnet.errors import UserError, writing
 from catnet.paths import data_home
 from catnet.strict import Strict, check
-from catnet.types import LabelVolume, Volume
 
 META, SUPERVOXELS = "meta.json", "supervoxels.json"
 

@@ -26,8 +26,8 @@ from numba import njit
 from numpy import ndarray
 from scipy import ndimage
 
+from catnet.arrays import LabelVolume, MaskVolume, Volume
 from catnet.errors import UserError
-from catnet.types import LabelVolume, MaskVolume, Volume
 
 GreyVolume = UInt8[ndarray, "d h w"]
 Weights = UInt8[ndarray, " edges"]

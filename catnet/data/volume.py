@@ -21,8 +21,8 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 from numpy import ndarray
 from scipy import ndimage
 
+from catnet.arrays import Affine
 from catnet.errors import UserError, writing
-from catnet.types import Affine
 
 Array = Shaped[ndarray, "x y z"]
 Moved = Shaped[ndarray, "i j k"]  # on another grid

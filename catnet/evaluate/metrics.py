@@ -21,7 +21,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy import ndimage
 
-from catnet.types import MaskVolume
+from catnet.arrays import MaskVolume
 
 
 def measure(

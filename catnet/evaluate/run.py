@@ -1,15 +1,12 @@
 """Evaluate a run: its fold's queries, each with its supports, to rows, predictions and pictures."""
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
 from einops import rearrange
 
-from catnet.config import EvaluateSettings, digest
 from catnet.data.folds import split, support_sets
 from catnet.data.store import Case, open_cases
 from catnet.data.volume import resample, write_volume
@@ -17,21 +14,12 @@ from catnet.errors import UserError
 from catnet.evaluate.cases import CaseResult, score, segment_case
 from catnet.evaluate.pictures import draw_case
 from catnet.evaluate.predictors import CopyPredictor, NetworkPredictor, Predictor
-from catnet.files import write_text
+from catnet.evaluations import Evaluation, evaluation_folder, write_evaluation
 from catnet.model.catnet import CATNet, initial_model
-from catnet.runs import RunFolder, check_unchanged, write_json
+from catnet.runs import RunFolder, check_unchanged
 
 TRAINED = "catnet"
-NAMES = ("run", "setting", "support", "query")  # may look like numbers, and are none
 DTYPE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Where an evaluation lies, and its tidy rows."""
-
-    path: Path
-    rows: pd.DataFrame
 
 
 def evaluate(
@@ -46,7 +34,7 @@ def evaluate(
     organs = folder.card.tested_organs(folder.run.data.group)
     pairs = list(support_query_pairs(folder))
     predictors = open_predictors(folder, device)
-    path = folder.path / "evaluations" / evaluation_name(settings)
+    path = evaluation_folder(folder)
     rows: list[dict[str, object]] = []
     for number, (supports, query) in enumerate(pairs):
         report(number, len(pairs), query.name)
@@ -69,32 +57,7 @@ def evaluate(
     report(len(pairs), len(pairs), "")
     if not rows:
         raise UserError(f"{path}: no organ is shown by both a support and a query of this fold")
-    table = tidy(rows, folder)
-    text = table.to_csv(index=False)
-    write_text(path / "rows.csv", text)
-    write_json(path / "settings.json", record(settings, text))
-    return Evaluation(path, table)
-
-
-def finished_evaluation(folder: RunFolder) -> Evaluation | None:
-    """What a former call left of this very evaluation; None where it has to be computed."""
-    settings = folder.run.evaluate
-    path = folder.path / "evaluations" / evaluation_name(settings)
-    try:
-        text = (path / "rows.csv").read_text(encoding="utf-8")
-        known = json.loads((path / "settings.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if known != record(settings, text):
-        return None
-    check_unchanged(folder, open_cases(folder.card))
-    rows = pd.read_csv(path / "rows.csv", dtype=dict.fromkeys(NAMES, str), keep_default_na=False)
-    return Evaluation(path, rows)
-
-
-def record(settings: EvaluateSettings, rows: str) -> dict[str, object]:
-    """What tells whether rows are whole, and those of these settings."""
-    return {"settings": settings.model_dump(mode="json"), "rows": digest(rows)}
+    return write_evaluation(folder, tidy(rows, folder))
 
 
 def support_query_pairs(folder: RunFolder) -> Iterator[tuple[tuple[Case, ...], Case]]:
@@ -127,13 +90,6 @@ def open_predictors(folder: RunFolder, device: torch.device) -> dict[str, Predic
         found["untrained"] = NetworkPredictor(untrained, device=device, precision=precision)
     found[TRAINED] = NetworkPredictor(trained, device=device, precision=precision)
     return found
-
-
-def evaluation_name(settings: EvaluateSettings) -> str:
-    """Folder of an evaluation: the support policy in words, then a hash of what decides it."""
-    decisive = settings.model_dump(mode="json", exclude={"batch", "predictions", "pictures"})
-    policy = settings.support + (str(settings.support_index) if settings.support == "index" else "")
-    return f"{policy}-{settings.shots}shot-{digest(decisive)[:6]}"
 
 
 def write_predictions(folder: Path, result: CaseResult, query: Case, shots: str) -> None:

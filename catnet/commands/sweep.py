@@ -1,0 +1,141 @@
+"""Train and evaluate the runs that a question asks for, as far as they are not there yet.
+
+FILE is a question of experiments/: every combination of what it lists under `vary` is a run.
+Finished runs are recognized by what they hold and left alone, killed ones go on from their last
+checkpoint; so the same command may be given again at any time. key=value overrides a setting of
+all runs, or narrows one that varies (data.fold=0, model.rounds=[0,4]); vary.seed=[0,1,2] varies one
+more; base=reduced.yml asks the same of other settings. Everything measured lands in one file of
+tidy rows, which `catnet report` turns into a page.
+
+example:
+  catnet sweep experiments/rounds.yml base=reduced.yml data.fold=0 --jobs 2
+"""
+
+import argparse
+import shlex
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from catnet.commands.evaluate import evaluate_one
+from catnet.commands.train import train_run
+from catnet.config import MachineSettings
+from catnet.errors import UserError
+from catnet.question import load_question
+from catnet.sweep.board import board, line
+from catnet.sweep.cluster import HERE, run_on_ray
+from catnet.sweep.jobs import Job, State, States, job_command
+from catnet.sweep.local import run_local
+from catnet.sweep.store import ROWS, Sweep, add_rows, write_sweep
+
+PATIENCE = 60.0  # seconds in which a process that a cluster has lost will notice and end
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="a question of experiments/")
+    parser.add_argument("settings", nargs="*", default=[], metavar="key=value", help="see above")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at once, here")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const=HERE,
+        metavar="ADDRESS",
+        help="on the Ray cluster there (auto: the one that this machine is part of); without an "
+        "address, on one of this machine alone; machine.cpu_share, gpu_share: what a run takes",
+    )
+    parser.add_argument("--list", action="store_true", help="print the runs and their state only")
+    parser.add_argument(
+        "--only", type=int, metavar="NUMBER", help="do this run of the list, in this process"
+    )
+
+
+def positive(text: str) -> int:
+    """A number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of runs; give 1 or more")
+    return number
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what is missing."""
+    sweep = Sweep(load_question(options.file, options.settings))
+    if options.only is not None:
+        do_one(sweep, options.only)
+        return
+    finished = [job for job in sweep.jobs if job.finished]
+    states: dict[int, State] = {
+        job.number: "done" if job in finished else "waiting" for job in sweep.jobs
+    }
+    if options.list:
+        Console(soft_wrap=True).print(board(sweep, states))
+        return
+    write_sweep(
+        sweep, command=shlex.join(["catnet", "sweep", str(options.file), *options.settings])
+    )
+    for job in finished:
+        add_rows(sweep, job)
+    print(f"{sweep.question.name}: {len(sweep.jobs)} runs, {len(finished)} of them finished")
+    missing = [job for job in sweep.jobs if job not in finished]
+    states |= watch(sweep, states, start(options, missing))
+    print(f"rows: {sweep.folder / ROWS}\nreport: catnet report {sweep.folder}")
+    if failed := list(states.values()).count("failed"):
+        raise UserError(
+            f"{failed} of {len(states)} runs failed; mend what their logs say, and give the same "
+            "command again"
+        )
+
+
+def start(options: argparse.Namespace, missing: list[Job]) -> Iterator[States]:
+    """The engine that was asked for, at work on what is missing."""
+
+    def command(number: int) -> list[str]:
+        return job_command(options.file.absolute(), options.settings, number)
+
+    if not missing:
+        return iter(())
+    machine = missing[0].folder.run.machine
+    if options.ray is not None:
+        return run_on_ray(missing, command=command, address=options.ray, machine=machine)
+    gpus = count_gpus(machine) if options.jobs > 1 else 0
+    return run_local(missing, command=command, at_once=options.jobs, gpus=gpus)
+
+
+def count_gpus(machine: MachineSettings) -> int:
+    """How many GPUs the runs may take turns at."""
+    import torch  # late: a sweep that only watches does without
+
+    return 0 if machine.accelerator == "cpu" else torch.cuda.device_count()
+
+
+def watch(sweep: Sweep, before: States, engine: Iterator[States]) -> dict[int, State]:
+    """Show the engine's states until it has ended; a table on a terminal, else lines."""
+    console = Console(stderr=True)
+    screen = Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext()
+    states = dict(before)
+    with screen as live:
+        for now in engine:
+            changed = [job for job in sweep.jobs if now.get(job.number) != states[job.number]]
+            states |= now
+            if live is not None:
+                live.update(board(sweep, states), refresh=True)
+                continue
+            for job in changed:
+                if job.number in now:
+                    print(line(job, states[job.number], of=len(states)), flush=True)
+    return states
+
+
+def do_one(sweep: Sweep, number: int) -> None:
+    """Train and evaluate one job here, and add its rows."""
+    if not 0 <= number < len(sweep.jobs):
+        raise UserError(f"--only {number}: this question has the runs 0 to {len(sweep.jobs) - 1}")
+    job = sweep.jobs[number]
+    train_run(job.folder, patience=PATIENCE)
+    for evaluated in job.evaluations:
+        evaluate_one(evaluated, again=False)
+    add_rows(sweep, job)

@@ -1,0 +1,124 @@
+"""Runs that are looked at together: one frame of tidy rows, and what tells the runs apart."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from catnet.errors import UserError
+from catnet.evaluations import Evaluation, finished_evaluation
+from catnet.question import REPEATS, look_up, show
+from catnet.runs import COST, RunFolder
+
+
+@dataclass(frozen=True)
+class Member:
+    """One evaluated run: the label of its variant, and its values of the settings that vary."""
+
+    folder: RunFolder
+    label: str
+    values: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question in words, the settings that vary, and the runs that answer it."""
+
+    name: str
+    question: str
+    varied: tuple[str, ...]
+    members: tuple[Member, ...]
+
+    def rows(self) -> pd.DataFrame:
+        """Everything measured on any of the runs; raises `UserError` for one not evaluated."""
+        parts = [member_rows(member, question=self.name) for member in self.members]
+        return pd.concat(parts, ignore_index=True)
+
+
+def member_rows(member: Member, *, question: str) -> pd.DataFrame:
+    """The rows of one run: its evaluation's, then what it cost, with what varies before them."""
+    rows = pd.concat([evaluated(member.folder).rows, cost_rows(member.folder)], ignore_index=True)
+    known = {"question": question, "variant": member.label}
+    varied = {key: flat(value) for key, value in member.values.items() if key not in REPEATS}
+    front = pd.DataFrame([known | varied], index=rows.index)
+    return pd.concat([front, rows], axis=1)
+
+
+def evaluated(folder: RunFolder) -> Evaluation:
+    """The evaluation that the run's settings ask for; raises `UserError` where it is not there."""
+    done = finished_evaluation(folder)
+    if done is None:
+        raise UserError(
+            f"{folder.path}: has no whole evaluation {folder.run.evaluate.name()}; run "
+            f"`catnet evaluate {folder.path.name}` with the evaluate.* settings that you want"
+        )
+    return done
+
+
+def cost_rows(folder: RunFolder) -> pd.DataFrame:
+    """What training the run cost, as rows of no protocol, case or organ; none where unknown."""
+    try:
+        cost = json.loads((folder.path / COST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        cost = {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder.path / COST}: cannot be read ({error}); delete it") from None
+    return pd.DataFrame([
+        {
+            "run": folder.path.name,
+            "card": folder.card.name,
+            "fold": folder.run.data.fold,
+            "seed": folder.run.seed,
+            "setting": folder.run.data.setting,
+            "policy": folder.run.evaluate.support,
+            "shots": folder.run.evaluate.shots,
+            "model": getattr(folder.run.model, "name", "catnet"),
+            **dict.fromkeys(("protocol", "support", "query", "organ"), ""),
+            "metric": name,
+            "value": float(value),
+        }
+        for name, value in cost.items()
+    ])  # fmt: skip
+
+
+def flat(value: object) -> object:
+    """A number, a word or a truth value as it is; anything else as text."""
+    return value if isinstance(value, int | float | str) else json.dumps(value)
+
+
+def study_of_runs(folders: Sequence[RunFolder]) -> Study:
+    """Runs that no sweep has put together: what differs between them is what varies."""
+    flattened = [leaves(folder.run.model_dump(mode="json")) for folder in folders]
+    ignored = {"name", "question", "evaluate.batch", "evaluate.predictions", "evaluate.pictures"}
+    varied = tuple(
+        key
+        for key in dict.fromkeys(key for settings in flattened for key in settings)
+        if key not in ignored
+        and not key.startswith("machine.")
+        and len({json.dumps(settings.get(key)) for settings in flattened}) > 1
+    )
+    named = [key for key in varied if key not in REPEATS]
+    members = tuple(
+        Member(
+            folder,
+            ", ".join(f"{key.rpartition('.')[2]}={show(folder.run, key)}" for key in named)
+            or folder.run.name,
+            {key: look_up(folder.run, key) for key in varied},
+        )
+        for folder in folders
+    )
+    questions = dict.fromkeys(folder.run.question for folder in folders)
+    name = "+".join(dict.fromkeys(folder.run.name for folder in folders))
+    return Study(name, " / ".join(filter(None, questions)), varied, members)
+
+
+def leaves(settings: dict, prefix: str = "") -> dict[str, object]:
+    """Nested settings by their dotted names; `*_options` are values."""
+    found: dict[str, object] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and not key.endswith("_options"):
+            found |= leaves(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found

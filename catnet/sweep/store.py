@@ -1,0 +1,97 @@
+"""What a sweep leaves behind, and how it is found again.
+
+$CATNET_RUNS/sweeps/NAME-HASH/sweep.json   the question and its runs
+                             /rows.csv     everything measured, added to as runs finish
+"""
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from catnet.config import EvaluateSettings, digest
+from catnet.errors import UserError
+from catnet.paths import runs_home
+from catnet.question import Question
+from catnet.report.rows import append_rows, read_rows
+from catnet.report.study import Member, Study, member_rows
+from catnet.runs import open_run_folder, write_json
+from catnet.strict import check
+from catnet.sweep.jobs import Job, plan_jobs
+
+SWEEP, ROWS = "sweep.json", "rows.csv"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A question and its jobs."""
+
+    question: Question
+
+    @cached_property
+    def jobs(self) -> tuple[Job, ...]:
+        """One for each network, in the question's order."""
+        return plan_jobs(self.question)
+
+    @property
+    def folder(self) -> Path:
+        """Where the sweep over exactly these runs lies, or would lie."""
+        runs = [
+            (job.folder.identity, variant.run.evaluate.name())
+            for job in self.jobs
+            for variant in job.variants
+        ]
+        return runs_home() / "sweeps" / f"{self.question.name}-{digest(runs)[:10]}"
+
+
+def write_sweep(sweep: Sweep, *, command: str) -> None:
+    """Write down which runs the question has, for whoever reports on them."""
+    question = sweep.question
+    members = [
+        {
+            "run": job.folder.path.name,
+            "label": variant.label,
+            "values": dict(variant.values),
+            "evaluate": variant.run.evaluate.model_dump(mode="json"),
+        }
+        for job in sweep.jobs
+        for variant in job.variants
+    ]
+    facts = {"name": question.name, "question": question.text, "command": command}
+    write_json(sweep.folder / SWEEP, {**facts, "varied": question.varied, "runs": members})
+
+
+def open_sweep(folder: Path) -> Study:
+    """The runs of a sweep; raises `UserError` where one is gone, or the file is damaged."""
+    path = folder / SWEEP
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        members = tuple(open_member(entry) for entry in content["runs"])
+        return Study(content["name"], content["question"], tuple(content["varied"]), members)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); give `catnet sweep` again") from None
+
+
+def open_member(entry: dict) -> Member:
+    """One run of a sweep, with the settings it was evaluated by there."""
+    folder = open_run_folder(Path(entry["run"]))
+    settings = check(EvaluateSettings, entry["evaluate"], source=str(folder.path))
+    run = folder.run.model_copy(update={"evaluate": settings})
+    return Member(replace(folder, run=run), entry["label"], entry["values"])
+
+
+def add_rows(sweep: Sweep, job: Job) -> None:
+    """Add a finished job's rows to those of the sweep, where they are not there yet."""
+    path = sweep.folder / ROWS
+    for variant, evaluated in zip(job.variants, job.evaluations, strict=True):
+        if not holds(path, run=job.folder.path.name, variant=variant.label):
+            member = Member(evaluated, variant.label, variant.values)
+            append_rows(path, member_rows(member, question=sweep.question.name))
+
+
+def holds(path: Path, *, run: str, variant: str) -> bool:
+    """Whether a file of rows has some of this run as this variant."""
+    if not path.exists():
+        return False
+    rows = read_rows(path)
+    return bool(((rows["run"] == run) & (rows["variant"] == variant)).any())
