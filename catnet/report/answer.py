@@ -56,6 +56,8 @@ def clause(ranked: pd.DataFrame, compared: pd.DataFrame) -> str:
     line = lines.iloc[0]
     sign = -1 if len(ranked) > 1 else 1  # the line is the runner-up minus the best
     beside = f"the runner-up {other}" if len(ranked) > 1 else "copying the support mask"
+    if isnan(line["difference"]):
+        return f"{text}, not to be compared with {beside}: no support and query are common to both"
     return f"{text}, {distance(line, sign=sign)} {beside}, {verdict(line)}"
 
 
@@ -72,8 +74,6 @@ def spread(line: pd.Series) -> str:
 
 def distance(line: pd.Series, *, sign: int) -> str:
     """How far the best lies above the other one, on what both were tested on."""
-    if isnan(line["difference"]):
-        return "never tested on the same patients as"
     low, high = sorted(sign * line[name] for name in ("low", "high"))
     within = "" if isnan(low) else f" ({low:+.1f} to {high:+.1f})"
     apart = sign * line["difference"]

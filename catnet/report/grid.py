@@ -14,6 +14,8 @@ SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "±": r"$\pm$",
+    "[": "{[}",  # after a line's end these two would be its options
+    "*": "{*}",
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 

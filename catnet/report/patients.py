@@ -26,7 +26,7 @@ def select(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     return chosen
 
 
-def distinct(names: pd.Series) -> list:
+def distinct(names: pd.Series | pd.Index) -> list:
     """Every name once, in the order in which it first appears."""
     return list(dict.fromkeys(names))
 

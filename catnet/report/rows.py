@@ -30,9 +30,9 @@ def read_rows(path: Path) -> pd.DataFrame:
     check_lines(path, text)
     return pd.read_csv(
         StringIO(text),
-        dtype=dict.fromkeys(NAMES, str) | {"value": float},
+        dtype=dict.fromkeys(NAMES, str),
+        converters={"value": float},  # exact in every version of pandas
         keep_default_na=False,
-        float_precision="round_trip",
     )
 
 
@@ -81,6 +81,8 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); evaluate the runs") from None
     try:
+        if b"\0" in content:  # what some disks leave where the power failed
+            raise UnicodeDecodeError("utf-8", content, content.index(b"\0"), len(content), "zeros")
         return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
@@ -89,6 +91,9 @@ def read_text(path: Path) -> str:
 
 def check_lines(path: Path, text: str) -> None:
     """Raise `UserError` for the first line that is not whole."""
+    if not text.endswith("\n"):
+        last = text.count("\n") + 1
+        raise UserError(f"{path}, line {last}: is cut off; {REMEDY}")
     reader = csv.reader(StringIO(text, newline=""), strict=True)
     try:
         header = next(reader)
@@ -99,8 +104,6 @@ def check_lines(path: Path, text: str) -> None:
             check_fields(f"{path}, line {reader.line_num}", fields, len(header), value)
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}; {REMEDY}") from None
-    if not text.endswith("\n"):
-        raise UserError(f"{path}, line {reader.line_num}: is cut off; {REMEDY}")
 
 
 def check_fields(place: str, fields: list[str], columns: int, value: int) -> None:
