@@ -57,11 +57,16 @@ def boxes(rows: pd.DataFrame) -> Figure:
         panel.set_yticks(range(len(variants)), names, fontsize=8)
     panels[0].set_ylim(len(variants) - 0.5, -0.5)
     figure.supxlabel("Dice (%)", fontsize=9)
-    found = [name for name in FLOORS if name in set(chosen["model"])]
+    name_floors(figure, chosen)
+    return figure
+
+
+def name_floors(figure: Figure, rows: pd.DataFrame) -> None:
+    """The legend of the lines."""
+    found = [name for name in FLOORS if name in set(rows["model"])]
     handles = [Line2D([], [], color=GREY, linestyle=DASHES[name], label=name) for name in found]
     if handles:
         figure.legend(handles=handles, loc="outside upper right", ncols=2)
-    return figure
 
 
 def draw_boxes(axes: Axes, rows: pd.DataFrame, variants: list[str], *, color: str) -> None:

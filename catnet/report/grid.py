@@ -13,6 +13,7 @@ SPECIAL = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "±": r"$\pm$",
     "[": "{[}",  # after a line's end these two would be its options
     "*": "{*}",

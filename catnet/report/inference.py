@@ -34,8 +34,8 @@ def interval(values: Float[ndarray, "n k"]) -> tuple[float, float]:
 
     (nan, nan) below 3 patients. Every draw computes that very statistic; an organ that no drawn
     patient has is left out of it. The generator's seed is fixed: same rows, same interval. It
-    speaks of other patients, not of other trainings, and is too narrow for few: it covers about
-    82 % instead of 95 % with 5 patients, 92 % with 20.
+    speaks of other patients, not of other trainings, and is too narrow for few: of normal samples
+    it covers the mean in about 76 % with 3 patients, 84 % with 5, 90 % with 10, 92 % with 20.
     """
     if len(values) < FEWEST_FOR_INTERVAL:
         return float("nan"), float("nan")

@@ -6,6 +6,7 @@ Rows should have passed `catnet.report.comparable.check_comparable`.
 """
 
 from collections.abc import Iterator
+from math import ceil
 
 import numpy as np
 import pandas as pd
@@ -146,7 +147,7 @@ def compare_variants(rows: pd.DataFrame, reference: str | None) -> list[dict[str
     tested = np.array([line["p"] for line in lines], dtype=float)
     count = np.count_nonzero(~np.isnan(tested))
     looks = len(variants) / 2 if reference is None else 1  # all pairs are V / 2 times V - 1
-    adjusted = holm(tested, tests=int(count * looks))
+    adjusted = holm(tested, tests=ceil(count * looks))
     for line, p in zip(lines, adjusted, strict=True):
         enough = line["differing"] >= FEWEST_FOR_TEST
         line |= {"p_holm": float(p), "told_apart": bool(enough and p < LEVEL)}

@@ -65,6 +65,13 @@ def test_sd_over_seeds_is_of_the_folds_that_every_seed_has():
     )
 
 
+def test_seeds_that_share_no_fold_have_no_deviation():
+    rows = joined(one_number([("1", 40)]), one_number([("2", 50)], fold=1, seed=1, run="b"))
+    line = line_of(describe(rows), organ="mean")
+    assert (line["mean"], line["folds"], line["seeds"]) == (45, 2, 2)
+    assert isnan(line["sd_seeds"])
+
+
 def test_floors_come_first_and_copying_stands_once():
     found = describe(fake_rows(THREE))
     lines = found[["model", "variant"]].drop_duplicates().values.tolist()

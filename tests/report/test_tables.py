@@ -175,7 +175,7 @@ def read_latex(text):
         commands = set(re.findall(r"\\([a-z]+)", bare))
         assert commands <= {
             *("textbf", "underline", "multicolumn"),
-            *("textbackslash", "textasciitilde", "textasciicircum"),
+            *("textbackslash", "textasciitilde", "textasciicircum", "textbar"),
         }
     cut = [re.split(r"(?<!\\)&", row[:-3]) for row in rows]
     spans = [sum(int((re.findall(r"multicolumn\{(\d+)", f) or [1])[0]) for f in r) for r in cut]
@@ -192,7 +192,7 @@ def test_latex_is_well_formed_and_marks_the_best(described):
     assert r"\cmidrule(lr){2-4} \cmidrule(lr){5-7}" in text
     assert text.count(r"\midrule") == 2
     assert rows[4][0] == r"a\_b \& 5\%"
-    assert rows[6][0] == r"\textasciitilde{}c\textbackslash{}d\{\}\#\$|"
+    assert rows[6][0] == r"\textasciitilde{}c\textbackslash{}d\{\}\#\$\textbar{}"
     marks = [[row[column].partition("{")[0] for row in rows[4:]] for column in (1, 2)]
     plain = [rows[4][1], rows[5][2]]
     assert marks == [[plain[0], r"\textbf", r"\underline"], [r"\underline", plain[1], r"\textbf"]]
