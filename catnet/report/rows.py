@@ -1,0 +1,131 @@
+"""A file of tidy rows (CSV): whole or refused, and added to by one process at a time."""
+
+import csv
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from catnet.errors import UserError, writing
+from catnet.files import write_text
+
+NAMES = (  # may look like numbers, and are none
+    *("variant", "run", "question", "card", "setting", "policy", "support", "query", "organ"),
+    *("model", "protocol", "metric"),
+)
+REMEDY = "delete it, and evaluate the runs again"
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """Every row of the file; names stay text (`01` is not 1, `null` is a word), "" stays "".
+
+    Raises `UserError` that names file and line for a line that is cut off, has too few or too many
+    fields, or has no number in `value`; a damaged file is never read in part.
+    """
+    text = read_text(path)
+    if not text:
+        raise UserError(f"{path} is empty; {REMEDY}")
+    check_lines(path, text)
+    return pd.read_csv(
+        StringIO(text),
+        dtype=dict.fromkeys(NAMES, str),
+        converters={"value": float},  # exact in every version of pandas
+        keep_default_na=False,
+    )
+
+
+def append_rows(path: Path, rows: pd.DataFrame, *, timeout: float = 60.0) -> None:
+    """Add rows to the file, or begin it; another process that reads sees all of them or none.
+
+    Waits up to `timeout` seconds for a process that is adding. Raises `UserError` where it takes
+    longer, where the columns are others than the file's (their order may be), where a value is no
+    finite number, and where the file is damaged, which then stays as it is.
+    """
+    check_values(path, rows)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise UserError(
+            f"{path}: another process has been adding rows for {timeout:g} s; wait for it to end"
+        ) from None
+    try:
+        write_text(path, extended(path, rows))
+    finally:
+        lock.release()
+
+
+def extended(path: Path, rows: pd.DataFrame) -> str:
+    """The file's text, as it is, with the new rows after it."""
+    if not path.exists():
+        return rows.to_csv(index=False, lineterminator="\n")
+    text = read_text(path)
+    known = list(read_rows(path).columns)
+    odd = sorted(set(known) ^ set(rows.columns))
+    if odd:
+        raise UserError(
+            f"{path}: its columns are not those of the new rows ({', '.join(odd)}); they answer "
+            "another question, report them in another folder"
+        )
+    return text + rows[known].to_csv(index=False, header=False, lineterminator="\n")
+
+
+def read_text(path: Path) -> str:
+    """The file's text; raises `UserError` where it cannot be read as UTF-8."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); evaluate the runs") from None
+    try:
+        if b"\0" in content:  # what some disks leave where the power failed
+            raise UnicodeDecodeError("utf-8", content, content.index(b"\0"), len(content), "zeros")
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: is no text; {REMEDY}") from None
+
+
+def check_lines(path: Path, text: str) -> None:
+    """Raise `UserError` for the first line that is not whole."""
+    if not text.endswith("\n"):
+        last = text.count("\n") + 1
+        raise UserError(f"{path}, line {last}: is cut off; {REMEDY}")
+    reader = csv.reader(StringIO(text, newline=""), strict=True)
+    try:
+        header = next(reader)
+        if "value" not in header or len(set(header)) != len(header):
+            raise UserError(f"{path}, line 1: is no header of tidy rows; {REMEDY}")
+        value = header.index("value")
+        for fields in reader:
+            check_fields(f"{path}, line {reader.line_num}", fields, len(header), value)
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}; {REMEDY}") from None
+
+
+def check_fields(place: str, fields: list[str], columns: int, value: int) -> None:
+    """One line has all its fields, and a number where one belongs."""
+    if len(fields) != columns:
+        raise UserError(f"{place}: has {len(fields)} fields instead of {columns}; {REMEDY}")
+    if not is_number(fields[value]):
+        raise UserError(f"{place}: value {fields[value]!r} is no number; {REMEDY}")
+
+
+def is_number(text: str) -> bool:
+    """Whether it reads as a finite number; Python's own `1_0` does not."""
+    try:
+        return "_" not in text and bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def check_values(path: Path, rows: pd.DataFrame) -> None:
+    """Raise `UserError` for new rows that could not be read again."""
+    if "value" not in rows.columns:
+        raise UserError(f"{path}: the new rows have no column value; evaluate the runs again")
+    bad = [value for value in rows["value"] if not is_number(str(value))]
+    if bad:
+        raise UserError(f"{path}: the new rows hold {bad[0]!r} for a number; evaluate them again")
