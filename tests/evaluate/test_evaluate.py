@@ -13,7 +13,8 @@ from catnet.errors import UserError
 from catnet.evaluate import run as module
 from catnet.evaluate.predictors import NetworkPredictor
 from catnet.evaluate.run import evaluate, finished_evaluation, open_predictors
-from catnet.model.catnet import CATNet, initial_model
+from catnet.model.catnet import CATNet
+from catnet.model.networks import initial_model
 from catnet.runs import open_run_folder
 
 CPU = torch.device("cpu")
