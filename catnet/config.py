@@ -76,7 +76,7 @@ class ModelSettings(Strict):
     """A network; every choice that CAT-Net's sources leave open is a name (METHOD section 2)."""
 
     name: Literal["catnet", "panet", "alpnet", "adnet", "qnet"] = Field(
-        "catnet", description="network; all share encoder, dim and output_stride"
+        "catnet", description="network; the settings of another one are refused"
     )
     encoder: str = Field("tu-resnet50", description="encoder of segmentation-models-pytorch")
     encoder_weights: str = Field("none", description="none, a name the library knows, or a file")
@@ -109,22 +109,19 @@ class ModelSettings(Strict):
     score: Literal["threshold", "softmax"] = Field(
         "threshold", description="learnt threshold (ADNet) or background prototype (PANet)"
     )
-    grid: int = Field(
-        8, ge=1, le=256, description="alpnet: cells along a side of the map in training"
-    )
-    refinement: int = Field(
-        7, ge=0, le=1000, description="qnet: steps that refine a prototype in evaluation"
-    )
+    grid: int = Field(8, ge=1, le=256, description="alpnet: cells along a side in training")
+    refinement: int = Field(7, ge=0, le=1000, description="qnet: steps on a prototype at test time")
 
     @model_validator(mode="after")
     def own_settings_only(self) -> "ModelSettings":
         """A setting that another network has would change nothing: it keeps its default."""
         for network, names in OWN.items():
             for name in names if network != self.name else ():
-                if getattr(self, name) != type(self).model_fields[name].default:
+                default = type(self).model_fields[name].default
+                if getattr(self, name) != default:
                     raise ValueError(
                         f"{name} is a setting of {network}, and means nothing to name={self.name}; "
-                        "leave it out"
+                        f"leave it out, or at its default {default!r}"
                     )
         return self
 
