@@ -57,9 +57,23 @@ class AugmentSettings(Strict):
     )
 
 
-class ModelSettings(Strict):
-    """CAT-Net; every choice that the sources leave open is a name here (METHOD section 2)."""
+OWN = {  # settings that only one network has
+    "catnet": (
+        *("position", "rounds", "attention", "attention_options"),
+        *("cross_attention", "cross_attention_options", "ffn", "mlp_ratio", "mask_on", "mask_how"),
+        *("direction", "share_rounds", "share_streams", "keep_threshold", "score"),
+    ),
+    "alpnet": ("grid",),
+    "qnet": ("refinement",),
+}
 
+
+class ModelSettings(Strict):
+    """A network; every choice that CAT-Net's sources leave open is a name (METHOD section 2)."""
+
+    name: Literal["catnet", "panet", "alpnet", "adnet", "qnet"] = Field(
+        "catnet", description="network; the settings of another one are refused"
+    )
     encoder: str = Field("tu-resnet50", description="encoder of segmentation-models-pytorch")
     encoder_weights: str = Field("none", description="none, a name the library knows, or a file")
     output_stride: Literal[8, 16] = Field(8, description="pixels of the slice per token")
@@ -91,6 +105,21 @@ class ModelSettings(Strict):
     score: Literal["threshold", "softmax"] = Field(
         "threshold", description="learnt threshold (ADNet) or background prototype (PANet)"
     )
+    grid: int = Field(8, ge=1, le=256, description="alpnet: cells along a side in training")
+    refinement: int = Field(7, ge=0, le=1000, description="qnet: steps on a prototype at test time")
+
+    @model_validator(mode="after")
+    def own_settings_only(self) -> "ModelSettings":
+        """A setting that another network has would change nothing: it keeps its default."""
+        for network, names in OWN.items():
+            for name in names if network != self.name else ():
+                default = type(self).model_fields[name].default
+                if getattr(self, name) != default:
+                    raise ValueError(
+                        f"{name} is a setting of {network}, and means nothing to name={self.name}; "
+                        f"leave it out, or at its default {default!r}"
+                    )
+        return self
 
 
 class TrainSettings(Strict):

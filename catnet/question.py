@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from catnet.config import Run
+from catnet.config import OWN, Run
 from catnet.errors import UserError
 from catnet.strict import check, parse_yaml, read_yaml, shorten
 
@@ -80,11 +80,21 @@ def build_variant(
 ) -> Variant:
     """The run with these values; they label it, but for fold and seed."""
     content = deepcopy(content)
+    if "model.name" in values:
+        drop_settings_of_others(content, str(values["model.name"]))
     for key, value in values.items():
         assign(content, key, value)
     run = check(Run, content, source=source)
     named = [f"{key.rpartition('.')[2]}={show(run, key)}" for key in values if key not in REPEATS]
     return Variant(run, ", ".join(named) or run.name, {key: look_up(run, key) for key in varied})
+
+
+def drop_settings_of_others(content: dict, name: str) -> None:
+    """Where networks are compared, what the question says of one of them holds for that one."""
+    model = content.get("model")
+    for network, names in OWN.items():
+        for own in names if network != name and isinstance(model, dict) else ():
+            model.pop(own, None)
 
 
 def check_distinct(variants: Sequence[Variant], *, source: str) -> None:

@@ -20,8 +20,8 @@ from catnet.engine import Engine, start_engine
 from catnet.episode import Episode
 from catnet.errors import UserError
 from catnet.journal import Journal, Progress
-from catnet.model.catnet import initial_model
 from catnet.model.loss import Objective
+from catnet.model.networks import initial_model
 from catnet.runs import PROVENANCE, RunFolder, check_unchanged, provenance, write_json
 
 

@@ -16,7 +16,7 @@ from catnet.evaluate.heat import draw_attention
 from catnet.evaluate.predictors import NetworkPredictor
 from catnet.evaluate.scene import find_scene
 from catnet.model.attention.masked import MaskedAttention
-from catnet.model.catnet import initial_model
+from catnet.model.networks import initial_model
 from catnet.model.trace import check_map, traced
 
 SMALL = {"encoder": "tu-test_resnet", "dim": 16, "rounds": 2, "attention_options": {"heads": 2}}

@@ -158,13 +158,13 @@ def margin_rows(**means):
 
 def test_a_margin_is_demanded_under_every_protocol():
     rows = margin_rows(copy=[40, 30], catnet=[60, 35])
-    demand_margin(rows, points=5.0)
+    demand_margin(rows, model="catnet", points=5.0)
     with pytest.raises(UserError, match=r"^EP2: mean Dice 35.0 is \+5.0 points from copying"):
-        demand_margin(rows, points=5.1)
+        demand_margin(rows, model="catnet", points=5.1)
     with pytest.raises(UserError, match=r"^EP2: mean Dice 25.0 is -5.0 points"):
-        demand_margin(margin_rows(copy=[40, 30], catnet=[60, 25]), points=0.0)
+        demand_margin(margin_rows(copy=[40, 30], catnet=[60, 25]), model="catnet", points=0.0)
     with pytest.raises(UserError, match="needs the baseline"):
-        demand_margin(margin_rows(catnet=[60, 25]), points=0.0)
+        demand_margin(margin_rows(catnet=[60, 25]), model="catnet", points=0.0)
 
 
 def loaded_by(code):

@@ -3,7 +3,7 @@ from typing import Literal, get_args, get_origin
 import pytest
 import yaml
 
-from catnet.config import Run, digest
+from catnet.config import OWN, ModelSettings, Run, digest
 from catnet.errors import UserError
 from catnet.question import load_run
 from catnet.strict import Strict
@@ -31,6 +31,12 @@ def leaves():
     return [(None, "seed"), *((group, name) for group in groups for name in groups[group])]
 
 
+def usual_of(name):
+    """The usual run, of the network that has the setting."""
+    owners = [network for network, names in OWN.items() if name in names]
+    return Run.model_validate({**USUAL.model_dump(), "model": {"name": [*owners, "catnet"][0]}})
+
+
 def another(group, name):
     """A valid value of a setting that is not the usual one."""
     settings = USUAL if group is None else getattr(USUAL, group)
@@ -44,7 +50,7 @@ def another(group, name):
 
 
 def changed(group, name):
-    content = USUAL.model_dump()
+    content = usual_of(name).model_dump()
     (content if group is None else content[group])[name] = another(group, name)
     return Run.model_validate(content)
 
@@ -91,6 +97,33 @@ def test_a_wrong_file_gets_one_sentence_with_file_key_and_fix(tmp_path, text, wo
     path = write(tmp_path, text)
     sentence = refusal(path)
     assert all(word in sentence for word in [str(path), *words]), sentence
+
+
+def test_own_settings_name_each_setting_once_and_leave_the_shared_ones():
+    listed = [name for names in OWN.values() for name in names]
+    assert len(set(listed)) == len(listed)
+    shared = {"name", "encoder", "encoder_weights", "output_stride", "dim"}
+    assert set(ModelSettings.model_fields) - set(listed) == shared
+    assert set(OWN) <= set(get_args(ModelSettings.model_fields["name"].annotation))
+
+
+@pytest.mark.parametrize("network", get_args(ModelSettings.model_fields["name"].annotation))
+@pytest.mark.parametrize(
+    ("owner", "setting"), [(owner, name) for owner, names in OWN.items() for name in names]
+)
+def test_a_setting_of_another_network_is_refused_and_its_default_is_not(
+    network, owner, setting, tmp_path
+):
+    value = another("model", setting)
+    path = write(tmp_path, yaml.safe_dump({"model": {"name": network, setting: value}}))
+    if network == owner:
+        assert getattr(load_run(path).model, setting) == value
+    else:
+        words = f"model: {setting} is a setting of {owner}, and means nothing to name={network};"
+        assert words in refusal(path)
+    default = ModelSettings.model_fields[setting].default
+    text = yaml.safe_dump({"model": {"name": network, setting: default}})
+    assert load_run(write(tmp_path, text)).model.name == network
 
 
 def test_numbers_of_every_spelling(tmp_path):
@@ -173,10 +206,10 @@ def test_a_base_has_no_base(tmp_path):
 
 @pytest.mark.parametrize(("group", "name"), leaves())
 def test_every_decisive_setting_changes_the_identity(group, name):
-    other = changed(group, name)
-    assert other != USUAL
+    other, usual = changed(group, name), usual_of(name)
+    assert other != usual
     same = (group, name) == ("data", "card")  # the card counts by its contents, not by its path
-    assert (other.identity("hash") == USUAL.identity("hash")) == same
+    assert (other.identity("hash") == usual.identity("hash")) == same
 
 
 def test_the_card_counts_by_its_contents():

@@ -34,6 +34,11 @@ MISTAKES = {
     "no key": ("train {file} =3", "write key=value, such as model.rounds=3"),
     "too deep": ("train {file} model.rounds.first=3", "model.rounds"),
     "a word for a number": ("train {file} model.rounds=many", "model.rounds: .*not 'many'"),
+    "a setting of another network": (
+        "train {file} model.name=panet",
+        "rounds is a setting of catnet, .* name=panet; leave it out, or at its default 4",
+    ),
+    "an unknown network": ("train {file} model.name=unet", "model.name: .*'qnet', not 'unet'"),
     "a number out of range": ("train {file} model.rounds=99", "model.rounds: .*not 99"),
     "an unknown value": ("train {file} train.optimizer=adam", "train.optimizer: .*'adamw'"),
     "an unknown mechanism": ("train {file} model.attention=maskd", "masked"),

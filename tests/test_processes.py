@@ -1,6 +1,8 @@
 import logging
+import os
 import shlex
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from catnet.cli import main
 from catnet.config import Run
 from catnet.engine import Engine, choose_device
 from catnet.errors import UserError
+from catnet.question import load_run
 from catnet.train import (
     build_objective,
     build_optimizer,
@@ -135,11 +138,14 @@ def failed(status):
     return ChildFailedError("catnet", {0: failure})
 
 
-def test_torchrun_is_given_the_very_same_command(processes, places, capsys):
+def test_torchrun_is_given_the_very_same_run(processes, places, capsys):
     called = processes(None)
     words = shlex.split(places("train {file} machine.devices=2 train.batch=4"))
     assert end_of(words, capsys) == (0, "", "")
-    assert called[called.index("-m") :] == ["-m", "catnet", *words]
+    *rest, file = called[called.index("-m") :]
+    assert rest == ["-m", "catnet", "train"]
+    assert load_run(Path(file)) == load_run(Path(words[1]), words[2:])
+    assert "CATNET_FOLLOW" not in os.environ
     assert "--nproc-per-node=2" in called
 
 

@@ -88,6 +88,15 @@ def test_options_are_replaced_whole_by_a_grid(ask):
     assert found == [{"kernel": 3}, {"kernel": 5}]
 
 
+def test_networks_are_compared_each_by_its_own_settings(ask):
+    path = ask(model={"rounds": 2, "dim": 32}, vary={"model.name": ["catnet", "panet"]})
+    one, other = (variant.run.model for variant in load_question(path).variants)
+    assert (one.name, one.rounds, one.dim) == ("catnet", 2, 32)
+    assert (other.name, other.rounds, other.dim) == ("panet", 4, 32)
+    with pytest.raises(UserError, match="rounds is a setting of catnet"):
+        load_question(ask(model={"name": "panet", "rounds": 2}))
+
+
 def test_a_description_can_be_given_back_on_the_command_line(ask):
     path = ask(vary={"model.attention": ["none", "gc"], "data.group": [None, "kidneys"]})
     for variant in load_question(path).variants:

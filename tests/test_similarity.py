@@ -11,11 +11,10 @@ from catnet.cli import main
 from catnet.data.store import open_cases
 from catnet.evaluate.cka import linear_cka, to_positions
 from catnet.evaluate.predictors import NetworkPredictor
-from catnet.evaluate.run import TRAINED
 from catnet.evaluate.similarity import compare_rounds, measure_similarity
-from catnet.model.catnet import initial_model
 from catnet.model.cmat import Round
 from catnet.model.encoder import Encoded
+from catnet.model.networks import initial_model
 from catnet.report.similarity import draw_curves, similarity_table, summarize_similarity, verdict
 
 CPU = torch.device("cpu")
@@ -180,7 +179,7 @@ def test_rounds_that_change_nothing_are_all_one(saved, monkeypatch):
     folder = saved("model.position=none", "data.group=kidneys")
     model = initial_model(folder.run.model, seed=0)
     changing = NetworkPredictor(model, device=CPU, precision=torch.float32)
-    opened = {TRAINED: changing}
+    opened = {"catnet": changing}
     monkeypatch.setattr("catnet.evaluate.similarity.open_predictors", lambda *_: opened)
     before = measure_similarity(folder, device=CPU, report=quiet)
     assert (before.loc[before["round"] < 2, "cka"] < 0.9999).all()

@@ -6,7 +6,7 @@ from trials import events_of, log_of, run, scalars_of, weights_of
 from catnet.config import TrainSettings
 from catnet.engine import Engine
 from catnet.errors import UserError
-from catnet.model.catnet import initial_model
+from catnet.model.networks import initial_model
 from catnet.train import (
     build_objective,
     build_optimizer,

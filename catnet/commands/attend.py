@@ -20,7 +20,7 @@ from catnet.engine import choose_device, limit_threads
 from catnet.errors import UserError
 from catnet.evaluate.attend import Attention, Look, Place, attend, check_looks
 from catnet.evaluate.heat import save_attention
-from catnet.evaluate.run import TRAINED, open_predictors
+from catnet.evaluate.run import open_predictors
 from catnet.evaluate.scene import find_scene
 from catnet.runs import RunFolder, open_run_folder
 
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     folder = open_run_folder(options.run, overrides=["evaluate.baselines=[]"])
     check_looks(folder.run.model)
     limit_threads(folder.run.machine)
-    predictor = open_predictors(folder, choose_device(folder.run.machine))[TRAINED]
+    predictor = open_predictors(folder, choose_device(folder.run.machine))[folder.run.model.name]
     scene = find_scene(
         folder,
         case=options.case,

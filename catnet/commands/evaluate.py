@@ -20,7 +20,7 @@ from catnet.commands.progress import progress_bar
 from catnet.commands.settings import add_settings
 from catnet.engine import choose_device, limit_threads
 from catnet.errors import UserError
-from catnet.evaluate.run import TRAINED, evaluate
+from catnet.evaluate.run import evaluate
 from catnet.evaluations import Evaluation, finished_evaluation
 from catnet.report.tables import summarize, terminal_table
 from catnet.runs import RunFolder, open_run_folder
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
     for evaluation in evaluations:
         print(f"rows, predictions and pictures: {evaluation.path}")
     if options.beat_copy is not None:
-        demand_margin(rows, points=options.beat_copy)
+        demand_margin(rows, model=folders[0].run.model.name, points=options.beat_copy)
 
 
 def check_comparable(folders: list[RunFolder]) -> str:
@@ -94,15 +94,15 @@ def evaluate_one(folder: RunFolder, *, again: bool) -> Evaluation:
         )
 
 
-def demand_margin(rows: pd.DataFrame, *, points: float) -> None:
-    """Raise `UserError` where the trained network is not `points` above the copy baseline."""
+def demand_margin(rows: pd.DataFrame, *, model: str, points: float) -> None:
+    """Raise `UserError` where the network `model` is not `points` above the copy baseline."""
     means = summarize(rows)["mean", "mean"].unstack("model")
     if "copy" not in means:
         raise UserError("--beat-copy needs the baseline: evaluate.baselines=[copy]")
-    margins = means[TRAINED] - means["copy"]
+    margins = means[model] - means["copy"]
     worst = margins.idxmin()
     if not margins[worst] >= points:
         raise UserError(
-            f"{worst}: mean Dice {means[TRAINED][worst]:.1f} is {margins[worst]:+.1f} points from "
+            f"{worst}: mean Dice {means[model][worst]:.1f} is {margins[worst]:+.1f} points from "
             f"copying ({means['copy'][worst]:.1f}), and {points:g} were demanded; train longer"
         )

@@ -15,12 +15,15 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+import torch
+
 from catnet.commands.progress import Lines, first_process, progress_bar
 from catnet.commands.settings import add_settings
 from catnet.engine import check_share, choose_device
 from catnet.errors import UserError
 from catnet.files import alone
 from catnet.journal import Progress
+from catnet.model.networks import build_network
 from catnet.paths import FOLLOW
 from catnet.question import load_run
 from catnet.runs import SETTINGS, RunFolder, find_run_folder, write_settings
@@ -76,6 +79,8 @@ def check_first(folder: RunFolder) -> None:
     count = folder.run.machine.devices
     check_share(folder.run, processes=int(os.environ.get("WORLD_SIZE", count)))
     choose_device(folder.run.machine, processes=int(os.environ.get("LOCAL_WORLD_SIZE", count)))
+    with torch.device("meta"):  # names and options, without the weights
+        build_network(folder.run.model.model_copy(update={"encoder_weights": "none"}))
     open_training(folder)
 
 
@@ -103,3 +108,5 @@ def start_processes(folder: RunFolder) -> None:
         ) from None
     except SignalException:
         raise KeyboardInterrupt from None
+    finally:
+        del os.environ[FOLLOW]

@@ -18,7 +18,7 @@ from catnet.errors import UserError
 from catnet.evaluate.predictors import NetworkPredictor
 from catnet.evaluate.scene import Scene, Slice, where_shown
 from catnet.model.ops import to_tokens
-from catnet.model.trace import Call, Trace, check_map, has_map, traced
+from catnet.model.trace import Call, Trace, check_map, check_rounds, has_map, traced
 
 Place = tuple[int, int]
 Heat = Float[ndarray, "i j"]
@@ -52,6 +52,7 @@ class Attention:
 
 def check_looks(settings: ModelSettings) -> None:
     """Raise `UserError` where there is no round, or none whose self place has a map."""
+    check_rounds(settings)
     if settings.rounds == 0:
         raise UserError("a run of model.rounds=0 has no attention to show; train one with rounds")
     check_map(settings.attention)

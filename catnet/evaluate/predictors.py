@@ -12,8 +12,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from catnet.model.catnet import CATNet, Prediction
 from catnet.model.encoder import Encoded
+from catnet.model.network import Network, Prediction
 
 Slices = Float[ndarray, "n h w"]
 
@@ -57,9 +57,9 @@ class CopyPredictor:
 
 
 class NetworkPredictor:
-    """A CAT-Net, trained or not, in evaluation mode."""
+    """A network of the bench, trained or not, in evaluation mode."""
 
-    def __init__(self, model: CATNet, *, device: torch.device, precision: torch.dtype) -> None:
+    def __init__(self, model: Network, *, device: torch.device, precision: torch.dtype) -> None:
         self.model = model.to(device).eval()
         self.device = device
         self.precision = precision
@@ -78,11 +78,11 @@ class NetworkPredictor:
             return self.model.encode(pixels)
 
     def segment(self, support: Support, query: Encoded, count: int) -> Slices:
-        """Probabilities after the last round."""
+        """Probabilities by the last mask."""
         return self.predict(support, query, count).probability.cpu().numpy()
 
     def predict(self, support: Support, query: Encoded, count: int) -> Prediction:
-        """All rounds of `count` encoded query slices."""
+        """All masks of `count` encoded query slices."""
         mask = support.mask.expand(count, *support.mask.shape[1:])
         with torch.inference_mode(), self.autocast():
             return self.model.segment(support.encoded.expand(count), mask, query)

@@ -15,10 +15,9 @@ from catnet.evaluate.cases import CaseResult, score, segment_case
 from catnet.evaluate.pictures import draw_case
 from catnet.evaluate.predictors import CopyPredictor, NetworkPredictor, Predictor
 from catnet.evaluations import Evaluation, evaluation_folder, write_evaluation
-from catnet.model.catnet import CATNet, initial_model
+from catnet.model.networks import initial_model, load_network
 from catnet.runs import RunFolder, check_unchanged
 
-TRAINED = "catnet"
 DTYPE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -34,6 +33,7 @@ def evaluate(
     organs = folder.card.tested_organs(folder.run.data.group)
     pairs = list(support_query_pairs(folder))
     predictors = open_predictors(folder, device)
+    trained = folder.run.model.name
     path = evaluation_folder(folder)
     rows: list[dict[str, object]] = []
     for number, (supports, query) in enumerate(pairs):
@@ -43,13 +43,13 @@ def evaluate(
         scores = score(result, query, organs=organs, tolerance=settings.tolerance)
         rows += [{"support": shots, **row} for row in scores]
         if settings.predictions:
-            write_predictions(path / "predictions", result, query, shots)
+            write_predictions(path / "predictions", result, query, shots, model=trained)
         if settings.pictures:
             picture = path / "pictures" / f"{query.name}_by_{shots}.png"
             draw_case(
                 picture,
-                [task for task in result.tasks if task.predictor == TRAINED],
-                predictors[TRAINED],
+                [task for task in result.tasks if task.predictor == trained],
+                predictors[trained],
                 query=query,
                 supports=supports,
                 card=folder.card,
@@ -81,21 +81,23 @@ def open_predictors(folder: RunFolder, device: torch.device) -> dict[str, Predic
             "again, it goes on from the last checkpoint"
         )
     precision = DTYPE[folder.run.train.precision]
-    trained = CATNet.from_pretrained(folder.model)
+    trained = load_network(folder.model)
     found: dict[str, Predictor] = {}
     if "copy" in folder.run.evaluate.baselines:
         found["copy"] = CopyPredictor()
     if "untrained" in folder.run.evaluate.baselines:
         untrained = initial_model(folder.run.model, seed=folder.run.seed)
         found["untrained"] = NetworkPredictor(untrained, device=device, precision=precision)
-    found[TRAINED] = NetworkPredictor(trained, device=device, precision=precision)
+    found[folder.run.model.name] = NetworkPredictor(trained, device=device, precision=precision)
     return found
 
 
-def write_predictions(folder: Path, result: CaseResult, query: Case, shots: str) -> None:
-    """The trained network's labels on the scanner's grid, a file for each protocol."""
+def write_predictions(
+    folder: Path, result: CaseResult, query: Case, shots: str, *, model: str
+) -> None:
+    """The labels of the network `model` on the scanner's grid, a file for each protocol."""
     for (predictor, protocol), fused in result.fused.items():
-        if predictor == TRAINED:
+        if predictor == model:
             labels = resample(
                 rearrange(fused.label, "d h w -> w h d"),
                 query.meta.grid,

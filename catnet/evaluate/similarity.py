@@ -19,9 +19,9 @@ from catnet.evaluate.cases import Task, encode, pieces
 from catnet.evaluate.cka import linear_cka, to_positions
 from catnet.evaluate.predictors import NetworkPredictor, Support
 from catnet.evaluate.protocol import plan
-from catnet.evaluate.run import TRAINED, open_predictors, support_query_pairs
+from catnet.evaluate.run import open_predictors, support_query_pairs
 from catnet.model.encoder import Encoded
-from catnet.model.trace import traced
+from catnet.model.trace import check_rounds, traced
 from catnet.runs import RunFolder
 
 
@@ -34,9 +34,10 @@ def measure_similarity(
     run is not trained or has no rounds, or where no support and query share an organ.
     """
     run = folder.run
+    check_rounds(run.model)
     if run.model.rounds == 0:
         raise UserError(f"{folder.path}: model.rounds=0, so there are no rounds to compare")
-    predictor = open_predictors(folder, device)[TRAINED]
+    predictor = open_predictors(folder, device)[run.model.name]
     pairs = list(support_query_pairs(folder))
     same = {
         "run": folder.path.name,
@@ -70,7 +71,7 @@ def compare_case(
     batch = folder.run.evaluate.batch
     unused = np.zeros(query.image.shape, dtype=bool)
     tasks = [
-        Task(TRAINED, "EP1", organ, chunks, encode(predictor, supports, number, chunks), unused)
+        Task("catnet", "EP1", organ, chunks, encode(predictor, supports, number, chunks), unused)
         for organ, number in organs.items()
         if (chunks := plan("EP1", organ=organ, supports=supports, query=query))
     ]

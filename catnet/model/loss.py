@@ -1,6 +1,6 @@
-"""What training minimizes: every round's mask, and the alignment of the two prototypes.
+"""What training minimizes: every mask of a network, the alignment, and the network's own penalty.
 
-    L = sum_i w_i (CE(M_i) + Dice(M_i)) / sum_i w_i + a CE(support segmented by the query)
+    L = sum_i w_i (CE(M_i) + Dice(M_i)) / sum_i w_i + a CE(support segmented by the query) + penalty
 
 Deep supervision as L_seg(i) in Figure 1 of Lin et al., arXiv 2303.13867; soft Dice after V-Net,
 Milletari et al., 3DV 2016, arXiv 1606.04797; alignment after PANet, Wang et al., arXiv 1908.06391.
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.episode import Episode
-from catnet.model.catnet import CATNet, Prediction
+from catnet.model.network import Network, Prediction
 from catnet.model.ops import enlarge
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The total, its two parts, and the prediction that they judge."""
+    """The total, its two parts without their weights, and the prediction that they judge."""
 
     total: Float[Tensor, ""]
     segmentation: Float[Tensor, ""]
@@ -32,7 +32,7 @@ class Losses:
 class Objective(nn.Module):
     """A network together with what it is trained for; one call is one step's forward pass."""
 
-    def __init__(self, model: CATNet, *, alignment: float, early: float) -> None:
+    def __init__(self, model: Network, *, alignment: float, early: float) -> None:
         super().__init__()
         self.model = model
         self.alignment = alignment
@@ -43,7 +43,7 @@ class Objective(nn.Module):
         prediction = self.model(episode)
         segmentation = self.deep_supervision(prediction, episode.query_mask)
         alignment = self.alignment_loss(prediction, episode.support_mask)
-        total = segmentation + self.alignment * alignment
+        total = segmentation + self.alignment * alignment + self.model.penalty()
         return Losses(total, segmentation.detach(), alignment.detach(), prediction)
 
     def deep_supervision(
@@ -60,19 +60,19 @@ class Objective(nn.Module):
     def alignment_loss(
         self, prediction: Prediction, support_mask: Float[Tensor, "b s H W"]
     ) -> Float[Tensor, ""]:
-        """Cross entropy of the support, segmented with the prototype of the predicted query mask.
+        """Cross entropy of the support, segmented with the query and its predicted mask.
 
-        An episode whose predicted query mask is empty has no such prototype and counts zero.
+        An episode whose predicted mask is empty gives no prototype and counts zero.
         """
-        share = (prediction.logits[-1] > 0).to(prediction.query.dtype)
-        logits = self.model.head.align(prediction.support, prediction.query, share)
+        found = prediction.found
+        logits = self.model.align(prediction)
         flat = rearrange(logits, "b s h w -> (b s) h w").float()
         truth = rearrange(support_mask, "b s h w -> (b s) h w")
         loss = F.binary_cross_entropy_with_logits(
             enlarge(flat, size=prediction.size), truth, reduction="none"
         )
-        each = reduce(loss, "(b s) h w -> b", "mean", b=share.shape[0])
-        return (each * share.flatten(1).any(dim=1)).mean()
+        each = reduce(loss, "(b s) h w -> b", "mean", b=found.shape[0])
+        return (each * found.flatten(1).any(dim=1)).mean()
 
 
 def segmentation_loss(

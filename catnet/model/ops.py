@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from einops import pack, rearrange, reduce, unpack
+from einops import pack, rearrange, reduce, repeat, unpack
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,6 +46,21 @@ def cosine_map(features: Features, prototype: Float[Tensor, "b c"]) -> Map:
     return F.cosine_similarity(
         features.float(), rearrange(prototype.float(), "b c -> b c 1 1"), dim=1, eps=SMALL
     )
+
+
+def from_query(
+    segment: Callable[[Tensor, Tensor, Tensor], Tensor],
+    support: Float[Tensor, "b s c h w"],
+    *,
+    query: Features,
+    share: Map,
+) -> Float[Tensor, "b s h w"]:
+    """Turn the roles round: `segment(support, share, query)` of every shot, given the query."""
+    shots = support.shape[1]
+    source = repeat(query, "b c h w -> (b s) 1 c h w", s=shots)
+    shares = repeat(share, "b h w -> (b s) 1 h w", s=shots)
+    flat, leading = pack([support], "* c h w")
+    return unpack(segment(source, shares, flat), leading, "* h w")[0]
 
 
 def spread(prototype: Float[Tensor, "b c"], *, like: Features) -> Features:

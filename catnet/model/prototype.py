@@ -1,4 +1,4 @@
-"""The prototype head: a cosine score against the support's prototype, and two ways to read it.
+"""Networks of prototypes, and their head: a cosine score against the support's prototype.
 
     p = masked_average(F, M),   score = 20 cos(F_q, p)
 
@@ -12,14 +12,17 @@ Image Semantic Segmentation with Prototype Alignment", Wang et al., ICCV 2019, a
 from typing import Literal
 
 import torch
-from einops import pack, repeat, unpack
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from catnet.model.ops import cosine_map, masked_average
-from catnet.types import Features, Map
+from catnet.config import ModelSettings
+from catnet.model.encoder import Encoded
+from catnet.model.network import Network, Prediction
+from catnet.model.ops import cosine_map, masked_average, to_tokens
+from catnet.types import Features, Images, Map
 
 SCALE = 20.0
+START = 10.0  # of a learnt threshold: ADNet's T of -10
 
 
 class PrototypeHead(nn.Module):
@@ -27,7 +30,7 @@ class PrototypeHead(nn.Module):
 
     def __init__(self, *, score: Literal["threshold", "softmax"]) -> None:
         super().__init__()
-        self.threshold = nn.Parameter(torch.tensor(10.0)) if score == "threshold" else None
+        self.threshold = nn.Parameter(torch.tensor(START)) if score == "threshold" else None
 
     def forward(
         self, support: Float[Tensor, "b s c h w"], share: Float[Tensor, "b s h w"], query: Features
@@ -38,16 +41,28 @@ class PrototypeHead(nn.Module):
             return 0.5 * (foreground - self.threshold)
         return foreground - SCALE * cosine_map(query, masked_average(support, 1 - share))
 
-    def align(
-        self, support: Float[Tensor, "b s c h w"], query: Features, share: Map
-    ) -> Float[Tensor, "b s h w"]:
-        """Segment every support shot with the prototype of the query (PANet's alignment).
 
-        `share` is the predicted query mask; where it is empty there is no prototype, and what
-        comes back says nothing: the loss leaves such episodes out.
-        """
-        shots = support.shape[1]
-        source = repeat(query, "b c h w -> (b s) 1 c h w", s=shots)
-        shares = repeat(share, "b h w -> (b s) 1 h w", s=shots)
-        flat, leading = pack([support], "* c h w")
-        return unpack(self(source, shares, flat), leading, "* h w")[0]
+class PrototypeNetwork(Network):
+    """A network that compares the query with prototypes of the support, and nothing more.
+
+    F = feature + conv1x1(deep): one 1x1 convolution of the encoder's stages 2 to 4, so that a
+    network without a prior has a use for all of them.
+    """
+
+    def __init__(self, settings: ModelSettings, *, head: nn.Module) -> None:
+        super().__init__(settings)
+        self.deepen = nn.Conv2d(self.encoder.deep_channels, settings.dim, 1)
+        self.head = head
+
+    def encode(self, images: Images) -> Encoded:
+        """F of slices (n, 1, H, W), and the last stage as it is."""
+        both = super().encode(images)
+        return Encoded(both.feature + self.deepen(both.deep), both.deep)
+
+    def segment(
+        self, support: Encoded, support_mask: Float[Tensor, "b s H W"], query: Encoded
+    ) -> Prediction:
+        """One mask, by the head alone."""
+        share = to_tokens(support_mask, like=support.feature)
+        logits = self.head(support.feature, share, query.feature)
+        return Prediction((logits,), support.feature, query.feature, support_mask.shape[-2:])

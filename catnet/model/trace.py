@@ -14,6 +14,7 @@ from einops import reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from catnet.config import ModelSettings
 from catnet.errors import UserError
 from catnet.model.attention import ATTENTION, find
 from catnet.model.catnet import CATNet
@@ -124,6 +125,15 @@ def received(cmat: Round, streams: Streams) -> Map:
         return torch.ones_like(kept)
     some = reduce(streams.support_kept, "b s h w -> b 1 1", "max")
     return some.expand_as(kept)
+
+
+def check_rounds(settings: ModelSettings) -> None:
+    """Raise `UserError` for a network that has no rounds of CMAT to look into."""
+    if settings.name != "catnet":
+        raise UserError(
+            f"this shows the rounds of CAT-Net, and {settings.name} has none; give a run of "
+            "model.name=catnet"
+        )
 
 
 def has_map(name: str) -> bool:

@@ -73,7 +73,7 @@ def cost_rows(folder: RunFolder) -> pd.DataFrame:
             "setting": folder.run.data.setting,
             "policy": folder.run.evaluate.support,
             "shots": folder.run.evaluate.shots,
-            "model": getattr(folder.run.model, "name", "catnet"),
+            "model": folder.run.model.name,
             **dict.fromkeys(("protocol", "support", "query", "organ"), ""),
             "metric": name,
             "value": float(value),

@@ -14,7 +14,8 @@ from catnet.evaluate import run as module
 from catnet.evaluate.predictors import NetworkPredictor
 from catnet.evaluate.run import evaluate, open_predictors
 from catnet.evaluations import finished_evaluation
-from catnet.model.catnet import CATNet, initial_model
+from catnet.model.catnet import CATNet
+from catnet.model.networks import initial_model
 from catnet.runs import open_run_folder
 
 CPU = torch.device("cpu")

@@ -7,8 +7,9 @@ from torch.nn import functional as F
 
 from catnet.config import ModelSettings
 from catnet.episode import Episode
-from catnet.model import catnet as whole
+from catnet.model import network as whole
 from catnet.model.encoder import Encoded
+from catnet.model.networks import initial_model
 
 SMALL = {"encoder": "tu-test_resnet", "output_stride": 8, "dim": 32, "rounds": 2}
 
@@ -16,17 +17,20 @@ SMALL = {"encoder": "tu-test_resnet", "output_stride": 8, "dim": 32, "rounds": 2
 class Patches(nn.Module):
     """Stands in for the encoder where what follows it is examined: one convolution a map."""
 
+    deep_channels = 24
+
     def __init__(self, *, name, weights, output_stride, dim):
         super().__init__()
         self.feature = nn.Conv2d(1, dim, output_stride, stride=output_stride)
-        self.deep = nn.Conv2d(1, 24, output_stride, stride=output_stride)
+        self.deep = nn.Conv2d(1, self.deep_channels, output_stride, stride=output_stride)
 
     def forward(self, images):
         return Encoded(self.feature(images), self.deep(images))
 
 
-def make_network(**changes):
-    model = whole.initial_model(ModelSettings(**(SMALL | changes)), seed=0)
+def make_network(name="catnet", **changes):
+    small = {key: value for key, value in SMALL.items() if name == "catnet" or key != "rounds"}
+    model = initial_model(ModelSettings(name=name, **(small | changes)), seed=0)
     generator = torch.Generator().manual_seed(1)
     # timm starts the last batch norm of every residual branch at zero. Such a branch gives nothing
     # and what stands in it receives no gradient, so every parameter that is all zero is disturbed.
@@ -44,6 +48,12 @@ def divide(model):
     hide a fault in what is done with them.
     """
     first, *later = model(make_episode()).logits
+    if model.name == "adnet":
+        model.head.threshold.add_(2 * first.mean())
+    if model.name == "qnet":
+        model.threshold.bias.add_(2 * first.mean())
+    if model.name != "catnet":
+        return model
     last = model.mife.classify[-1]
     last.bias.copy_((last.bias - first.mean()) / first.std())
     last.weight.div_(first.std())
@@ -64,7 +74,7 @@ def make_episode(*, batch=2, shots=1, height=64, width=96, seed=0):
 
 @pytest.fixture
 def network():
-    """`network(rounds=3, ...)`: a small network in evaluation mode, its weights fixed."""
+    """`network("panet")`, `network(rounds=3, ...)`: small, evaluating, its weights fixed."""
     return make_network
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from catnet.model.catnet import Prediction
 from catnet.model.loss import Objective, segmentation_loss
+from catnet.model.network import Prediction
 
 both = pytest.mark.parametrize("score", ["threshold", "softmax"])
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from catnet.config import ModelSettings
 from catnet.errors import UserError
-from catnet.model.catnet import CATNet, initial_model
+from catnet.model.catnet import CATNet
+from catnet.model.networks import initial_model
 
 variants = pytest.mark.parametrize(
     "changes",

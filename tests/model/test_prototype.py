@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from catnet.model.ops import cosine_map, masked_average, to_tokens
+from catnet.model.ops import cosine_map, from_query, masked_average, to_tokens
 from catnet.model.prototype import PrototypeHead
 
 both = pytest.mark.parametrize("score", ["threshold", "softmax"])
@@ -107,7 +107,7 @@ def test_alignment_segments_each_shot_with_the_prototype_of_its_own_query(score,
     support, _, query = sides
     head = PrototypeHead(score=score)
     share = (query[:, 0] > 0.2).double()
-    got = head.align(support, query, share)
+    got = from_query(head, support, query=query, share=share)
     for episode in range(2):
         for shot in range(3):
             expected = head(

@@ -6,11 +6,11 @@ import threading
 import time
 
 import pytest
-from catnet.report.rows import read_rows
 from trials import complaint, end_of
 
 from catnet.errors import UserError
 from catnet.question import load_question
+from catnet.report.rows import read_rows
 from catnet.sweep.cluster import connect
 from catnet.sweep.store import Sweep
 
