@@ -36,6 +36,7 @@ def killed(folder, *, stop):
     with pytest.raises(Killed):
         run(folder, stop=stop)
     assert not folder.trained
+    time.sleep(1 - time.time() % 1)  # TensorBoard orders its files by the second they were begun
     return folder
 
 
