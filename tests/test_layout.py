@@ -14,7 +14,7 @@ LAYERS = (  # names in one layer are strangers to each other
     {"episode", "strict", "files"},
     {"config"},
     {"data", "augment", "model"},
-    {"checkpoint", "runs", "pictures", "engine"},
+    {"checkpoint", "runs", "pictures", "views", "engine"},
     {"journal"},
     {"train", "evaluate", "report"},
     {"sweep"},

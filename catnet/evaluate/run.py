@@ -10,16 +10,19 @@ import torch
 from einops import rearrange
 
 from catnet.config import EvaluateSettings, digest
+from catnet.data.card import Card
 from catnet.data.folds import split, support_sets
 from catnet.data.store import Case, open_cases
 from catnet.data.volume import resample, write_volume
 from catnet.errors import UserError
+from catnet.evaluate.browse import CaseRecorder, WatchedPredictor
 from catnet.evaluate.cases import CaseResult, score, segment_case
 from catnet.evaluate.pictures import draw_case
 from catnet.evaluate.predictors import CopyPredictor, NetworkPredictor, Predictor
 from catnet.files import write_text
 from catnet.model.catnet import CATNet, initial_model
 from catnet.runs import RunFolder, check_unchanged, write_json
+from catnet.views import save_views
 
 TRAINED = "catnet"
 NAMES = ("run", "setting", "support", "query")  # may look like numbers, and are none
@@ -46,26 +49,35 @@ def evaluate(
     organs = folder.card.tested_organs(folder.run.data.group)
     pairs = list(support_query_pairs(folder))
     predictors = open_predictors(folder, device)
+    if settings.pictures:
+        predictors[TRAINED] = WatchedPredictor(predictors[TRAINED])
     path = folder.path / "evaluations" / evaluation_name(settings)
     rows: list[dict[str, object]] = []
     for number, (supports, query) in enumerate(pairs):
         report(number, len(pairs), query.name)
-        result = segment_case(predictors, query, supports, organs=organs, settings=settings)
+        recorder = None
+        if settings.pictures:
+            recorder = CaseRecorder(
+                watched=predictors[TRAINED],
+                name=TRAINED,
+                protocol=settings.protocols[0],
+                query=query,
+                supports=supports,
+                organs=organs,
+            )
+        result = segment_case(
+            predictors, query, supports, organs=organs, settings=settings, watch=recorder
+        )
         shots = "+".join(case.name for case in supports)
-        scores = score(result, query, organs=organs, tolerance=settings.tolerance)
+        scores = list(score(result, query, organs=organs, tolerance=settings.tolerance))
         rows += [{"support": shots, **row} for row in scores]
         if settings.predictions:
             write_predictions(path / "predictions", result, query, shots)
-        if settings.pictures:
-            picture = path / "pictures" / f"{query.name}_by_{shots}.png"
-            draw_case(
-                picture,
-                [task for task in result.tasks if task.predictor == TRAINED],
-                predictors[TRAINED],
-                query=query,
-                supports=supports,
-                card=folder.card,
-            )
+        if recorder is not None and recorder.found:
+            name = f"{query.name}_by_{shots}"
+            write_picture(path / "pictures" / f"{name}.png", result, recorder, card=folder.card)
+            views = recorder.case_views(scores, flip=folder.card.orientation[1] == "A")
+            save_views(path / "browser" / f"{name}.npz", views)
     report(len(pairs), len(pairs), "")
     if not rows:
         raise UserError(f"{path}: no organ is shown by both a support and a query of this fold")
@@ -148,6 +160,18 @@ def write_predictions(folder: Path, result: CaseResult, query: Case, shots: str)
             )
             path = folder / protocol / f"{query.name}_by_{shots}.nii.gz"
             write_volume(path, labels, query.meta.raw_grid.affine)
+
+
+def write_picture(path: Path, result: CaseResult, recorder: CaseRecorder, *, card: Card) -> None:
+    """The trained network's rounds as one PNG."""
+    draw_case(
+        path,
+        [task for task in result.tasks if task.predictor == recorder.name],
+        recorder.watched.predictor,
+        query=recorder.query,
+        supports=recorder.supports,
+        card=card,
+    )
 
 
 def tidy(rows: list[dict[str, object]], folder: RunFolder) -> pd.DataFrame:
