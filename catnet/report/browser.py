@@ -58,9 +58,16 @@ def pack_browser(recorded: Iterable[Recorded], *, limit: int, worst: int = 10) -
     """
     recorded = tuple(recorded)
     records = read_records(recorded)
-    if not records.images:
-        return None
     variants = list(dict.fromkeys(one.variant for one in recorded))
+    return pack_records(records, variants, limit=limit, worst=worst)
+
+
+def pack_records(
+    records: Records, variants: Sequence[str], *, limit: int, worst: int = 10
+) -> Browser | None:
+    """As `pack_browser`, of records that were read."""
+    if not records.cases:
+        return None
     cases = sorted(records.cases.values(), key=mean_dice)
     most = shown = max(slices_of_organ(case) for case in cases)
     kept = len(cases)

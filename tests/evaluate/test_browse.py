@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from catnet.evaluate.run import evaluate
 from catnet.model.catnet import CATNet
 from catnet.model.mife import similarity_prior
 from catnet.model.ops import to_tokens
+from catnet.model.trace import traced_prior
 from catnet.views import load_views
 
 CPU = torch.device("cpu")
@@ -110,6 +113,17 @@ def test_watching_changes_no_mask_and_encodes_no_slice_twice(record, predictor):
     assert predictor.encoded == before
     for one, other in zip(plain.tasks, watched.tasks, strict=True):
         np.testing.assert_array_equal(one.mask, other.mask)
+
+
+def test_a_network_without_a_prior_shows_none(record, monkeypatch):
+    @contextmanager
+    def nothing(model):
+        with traced_prior(torch.nn.Identity()) as priors:
+            yield priors
+
+    monkeypatch.setattr(browse, "traced_prior", nothing)
+    _, recorder, scores = record("EP1")
+    assert recorder.case_views(scores, flip=True).prior is None
 
 
 def test_flipped_views_show_the_front_up(record):

@@ -1,13 +1,17 @@
 """Views of cases that nobody evaluated: blobs on a body, sharper from round to round."""
 
+from functools import lru_cache
+
 import numpy as np
-from scipy.ndimage import gaussian_filter, zoom
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from catnet.views import CaseViews
 
 ORGANS = ("liver", "right kidney", "left kidney", "spleen")
 
 
+@lru_cache
 def draw_images(name, count, size=128):
     """Slices of a body with organs and noise; a case always looks the same."""
     generator = np.random.default_rng([7, *name.encode()])
@@ -74,5 +78,8 @@ def make_views(query, support, *, seed, shown=12, rounds=4, with_prior=True, siz
 
 def zoom_masks(logits, size):
     """Logits at token size to masks at the size of the slice."""
-    factor = size / logits.shape[-1]
-    return zoom(logits, (1,) * (logits.ndim - 2) + (factor, factor), order=1) > 0
+    flat = logits.reshape(-1, *logits.shape[-2:]).astype(np.float32)
+    large = [Image.fromarray(one).resize((size, size), Image.Resampling.BILINEAR) for one in flat]
+    return (np.array([np.asarray(one) for one in large]) > 0).reshape(
+        *logits.shape[:-2], size, size
+    )
