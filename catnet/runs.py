@@ -5,7 +5,7 @@ $CATNET_RUNS/NAME-IDENTITY/run.yml            every setting, and what it ran on
                           /log.jsonl          one line every `log_every` steps
                           /tensorboard/       scalars and episode pictures
                           /model/             the trained network, for `from_pretrained`
-                          /evaluations/       rows, tables, predictions, pictures
+                          /evaluations/       rows, predictions, pictures, views to browse
 """
 
 import json

@@ -86,10 +86,12 @@ class CaseRecorder:
         source = next(c.support[0] for c in task.chunks if slices[0] in c.query)
         for row, number in enumerate(slices):
             if number in self.wanted[task.organ]:
-                self.found[task.organ][number] = self.view(row, number, task.organ, source)
+                self.found[task.organ][number] = self.view(
+                    row, number, organ=task.organ, source=source
+                )
 
-    def view(self, row: int, number: int, organ: str, source: int) -> View:
-        """What the watched predictor holds for one slice."""
+    def view(self, row: int, number: int, *, organ: str, source: int) -> View:
+        """What the watched predictor holds in a row: slice `number` by support slice `source`."""
         probability = np.stack([mask[row].cpu().numpy() for mask in self.watched.last.rounds])
         truth = np.asarray(self.query.label[number] == self.organs[organ])
         prior = self.watched.prior

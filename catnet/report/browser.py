@@ -71,7 +71,7 @@ def pack_records(
     cases = sorted(records.cases.values(), key=mean_dice)
     most = shown = max(slices_of_organ(case) for case in cases)
     kept = len(cases)
-    while len(text := pack(records, cases[:kept], variants, shown)) > limit:
+    while len(text := pack(records, cases[:kept], variants=variants, most=shown)) > limit:
         if shown == kept == 1:
             return None
         if shown > 1:
@@ -105,14 +105,16 @@ def slices_of_organ(case: CaseRecord) -> int:
     return max(map(organs.count, organs))
 
 
-def pack(records: Records, cases: Sequence[CaseRecord], variants: Sequence[str], most: int) -> str:
+def pack(
+    records: Records, cases: Sequence[CaseRecord], *, variants: Sequence[str], most: int
+) -> str:
     """The JSON text with at most `most` slices an organ."""
     organs = list(dict.fromkeys(organ for case in cases for organ, _ in case.truths))
     needed: dict[str, set[int]] = {}
     packed = []
     for case in cases:
-        views = choose_views(case, organs, most)
-        packed.append(pack_case(case, views, organs, variants))
+        views = choose_views(case, organs, most=most)
+        packed.append(pack_case(case, views, organs=organs, variants=variants))
         for view in views:
             needed.setdefault(case.query, set()).add(view[1])
             needed.setdefault(case.first_support, set()).add(case.truths[view].support_slice)
@@ -134,7 +136,7 @@ def pack(records: Records, cases: Sequence[CaseRecord], variants: Sequence[str],
     return json.dumps(content, separators=(",", ":"), allow_nan=False)
 
 
-def choose_views(case: CaseRecord, organs: Sequence[str], most: int) -> list[tuple[str, int]]:
+def choose_views(case: CaseRecord, organs: Sequence[str], *, most: int) -> list[tuple[str, int]]:
     """(organ, slice) that are shown, in the order of the organs."""
     return [
         (organ, number)
@@ -146,6 +148,7 @@ def choose_views(case: CaseRecord, organs: Sequence[str], most: int) -> list[tup
 def pack_case(
     case: CaseRecord,
     views: Sequence[tuple[str, int]],
+    *,
     organs: Sequence[str],
     variants: Sequence[str],
 ) -> dict[str, object]:
@@ -166,7 +169,13 @@ def pack_case(
             [organs.index(organ), number, case.truths[organ, number].support_slice]
             for organ, number in views
         ],
-        "variants": [pack_variant(case, name, views, organs, variants) for name in own],
+        "variants": [
+            {
+                "variant": variants.index(name),
+                **pack_variant(case, name, views=views, organs=organs),
+            }
+            for name in own
+        ],
         "masks": b64encode(zlib.compress(bytes(stream), 9)).decode(),
     }
 
@@ -174,15 +183,14 @@ def pack_case(
 def pack_variant(
     case: CaseRecord,
     name: str,
+    *,
     views: Sequence[tuple[str, int]],
     organs: Sequence[str],
-    variants: Sequence[str],
 ) -> dict[str, object]:
     """What one variant made of a case; `dice` of every view's rounds, null where it lacks one."""
     shots = [case.shots[name].get(view) for view in views]
     priors = [shot.prior for shot in shots if shot is not None and shot.prior is not None]
     return {
-        "variant": variants.index(name),
         "volume": [rounded(case.dice.get((name, organ), math.nan)) for organ in organs],
         "dice": [None if shot is None else [rounded(d) for d in shot.dice] for shot in shots],
         "prior": sheet(priors, PRIOR_QUALITY) if all_have(priors, shots) else None,

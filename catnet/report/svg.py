@@ -15,14 +15,14 @@ def inline_svg(text: str, *, prefix: str, label: str) -> str:
         root.remove(unread)
     for element in root.iter():
         for name, value in element.attrib.items():
-            element.set(name, renamed(name, value, prefix))
+            element.set(name, renamed(name, value, prefix=prefix))
         if element.tag == f"{{{SVG}}}style":
             element.text = confined(element.text or "", prefix)
     root.attrib.update({"id": prefix, "role": "img", "aria-label": label})
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def renamed(name: str, value: str, prefix: str) -> str:
+def renamed(name: str, value: str, *, prefix: str) -> str:
     """An attribute's value, with the ids that it gives or refers to led by the prefix."""
     if name == "id":
         return f"{prefix}-{value}"

@@ -6,30 +6,40 @@ import numpy as np
 from matplotlib.figure import Figure
 from synthetic_views import ORGANS, make_views
 
-from catnet.report.page import Cell, Column, Page, Plot, Row, Table
+from catnet.report.grid import Cell, Column, Grid, Line
+from catnet.report.page import Page, Plot
 from catnet.report.recorded import Recorded
 from catnet.views import save_views
 
 
-def make_cell(value, *, rank=0):
-    return Cell(f"{value:.1f}", f"{value - 4:.1f} to {value + 3:.1f}", value, rank)
-
-
 def make_dice(variants):
-    """A line a variant under both protocols, above it the floors."""
+    """A line a variant under both protocols, above it the floors; the last two are the best."""
     generator = np.random.default_rng(0)
-    names = (*ORGANS, "mean")
-    columns = [Column("variant", numeric=False)]
-    columns += [Column(name, protocol) for protocol in ("EP1", "EP2") for name in names]
-    rows = []
+    columns = [Column(protocol, name) for protocol in ("EP1", "EP2") for name in (*ORGANS, "mean")]
+    lines = []
     for place, name in enumerate(("copy", "untrained", *variants)):
-        level = (35, 8)[place] if place < 2 else 50 + 3 * place
-        values = level + generator.normal(size=2 * len(names)) * 3
-        cells = [make_cell(v, rank=len(variants) + 2 - place if place > len(variants) - 1 else 0)
-                 for v in values]  # fmt: skip
-        rows.append(Row((Cell(name), *cells), floor=place < 2))
-    note = "Bold: the best of a column; underlined: the second. Below: 95 % interval over patients."
-    return Table("Dice in %, mean over patients.", tuple(columns), tuple(rows), note)
+        level = (35, 8)[place] if place < 2 else 50 + 2 * place
+        rank = {len(variants) + 1: 1, len(variants): 2}.get(place)
+        values = (level + generator.normal(size=len(columns)) * 3).tolist()
+        cells = tuple(Cell(f"{v:.1f}±9.9", v, v - 4, v + 3, rank) for v in values)
+        lines.append(Line((name,), place < 2, cells))
+    return Grid(("variant",), tuple(columns), tuple(lines), "Dice in %, mean±sd over patients")
+
+
+def make_comparison(variants):
+    """What the tests say of every variant, with words in the last column."""
+    columns = tuple(Column("", name) for name in ("difference", "Holm p", "note"))
+    lines = [
+        Line(
+            (protocol, name, variants[-1]),
+            False,
+            (Cell("-1.5", -1.5, -3.0, 0.1), Cell("-"), Cell("under 6 patients: no test")),
+        )
+        for protocol in ("EP1", "EP2")
+        for name in variants[:-1]
+    ]
+    heads = ("protocol", "variant", "reference")
+    return Grid(heads, columns, tuple(lines), "Differences in Dice, in points")
 
 
 def make_plot(kind):
@@ -58,14 +68,11 @@ def make_page(variants):
     def plots(kind, caption):
         return (Plot(caption, make_plot(kind)),)
 
-    runs = Table(
-        "Runs",
-        tuple(Column(name, numeric=False) for name in ("run", "variant", "fold", "seed", "commit")),
-        tuple(
-            Row(tuple(Cell(text) for text in (f"run-{n}f00ba4c2d", name, "0", "0", "c95234c0")))
-            for n, name in enumerate(variants)
-        ),
-    )
+    lines = [
+        Line((f"run-{n}f00ba4c2d", name, "0", "0", "c95234c0"), False, ())
+        for n, name in enumerate(variants)
+    ]
+    runs = Grid(("run", "variant", "fold", "seed", "commit"), (), tuple(lines), "Runs")
     return Page(
         title="catnet report, chaos_t2, setting 1",
         question="How many rounds of cross attention does segmentation need?",
@@ -76,6 +83,7 @@ def make_page(variants):
         ),
         cautions=("One seed: how much luck decides is not known.",),
         dice=make_dice(variants),
+        comparisons=(make_comparison(variants),),
         curves=plots("rounds", "Dice over the number of rounds; bands are 95 % intervals."),
         cost=plots("time", "Mean Dice against the time of an episode."),
         boxes=plots("boxes", "Dice per organ; every dot is a patient."),

@@ -28,6 +28,7 @@ MASKS = """async (place) => {
     views.map((view) => Object.values(view.rounds).map(bits)),
   ];
 }"""
+DICE = "#dice .table:first-of-type"
 STATE = "['variant', 'organ', 'case', 'slice'].map((n) => document.forms[0].elements[n].value)"
 
 
@@ -123,7 +124,7 @@ def focus_by_tab(page, selector):
 
 
 def names(page):
-    return page.locator("#dice tbody.rows tr:visible th").all_inner_texts()
+    return page.locator(f"{DICE} tbody.rows tr:visible th").all_inner_texts()
 
 
 @pytest.mark.parametrize(
@@ -141,27 +142,29 @@ def test_the_page_is_drawn_and_fits(visit, artefacts, width, scheme):
 def test_the_table_is_sorted_by_keyboard(visit):
     page = visit()
     assert names(page) == list(VARIANTS)
-    header = "#dice thead th:nth-child(2) button"
+    header = f"{DICE} thead th:nth-child(2) button"
     focus_by_tab(page, header)
-    column = "#dice tbody.rows td:nth-child(2)"
+    column = f"{DICE} tbody.rows td:nth-child(2) span"
 
     def values():
-        return [float(text.split()[0]) for text in page.locator(column).all_inner_texts()]
+        return [float(text.partition("±")[0]) for text in page.locator(column).all_inner_texts()]
 
     page.keyboard.press("Enter")
     assert values() == sorted(values(), reverse=True)
     assert (
-        page.get_attribute("#dice thead tr:last-child th:nth-child(2)", "aria-sort") == "descending"
+        page.get_attribute(f"{DICE} thead tr:last-child th:nth-child(2)", "aria-sort")
+        == "descending"
     )
     page.keyboard.press("Space")
     assert values() == sorted(values())
     assert (
-        page.get_attribute("#dice thead tr:last-child th:nth-child(2)", "aria-sort") == "ascending"
+        page.get_attribute(f"{DICE} thead tr:last-child th:nth-child(2)", "aria-sort")
+        == "ascending"
     )
-    focus_by_tab(page, "#dice thead th:nth-child(3) button")
+    focus_by_tab(page, f"{DICE} thead th:nth-child(3) button")
     page.keyboard.press("Enter")
-    assert page.locator("#dice th[aria-sort]").count() == 1
-    floors = page.locator("#dice tbody.floors th").all_inner_texts()
+    assert page.locator(f"{DICE} th[aria-sort]").count() == 1
+    floors = page.locator(f"{DICE} tbody.floors th").all_inner_texts()
     assert floors == ["copy", "untrained"]
     page.evaluate("document.querySelector('#dice thead tr:last-child button').click()")
     assert names(page) == sorted(VARIANTS)
@@ -175,7 +178,7 @@ def test_a_cell_without_a_value_stays_last(visit, tmp_path):
     place = text.index(' data-sort="', text.index("</th>", first))
     path.write_text(text[:place] + text[text.index('"', place + 12) + 1 :], encoding="utf-8")
     page = visit(path, wait="true")
-    header = page.locator("#dice thead tr:last-child th:nth-child(2) button")
+    header = page.locator(f"{DICE} thead tr:last-child th:nth-child(2) button")
     for _ in range(2):
         header.click()
         assert names(page)[-1] == VARIANTS[0]
@@ -183,15 +186,15 @@ def test_a_cell_without_a_value_stays_last(visit, tmp_path):
 
 def test_rows_are_filtered_by_keyboard(visit):
     page = visit()
-    focus_by_tab(page, "#dice input[type=search]")
+    focus_by_tab(page, f"{DICE} input[type=search]")
     page.keyboard.type("ROUNDS =4")
     assert names(page) == ["rounds=4"]
-    assert page.inner_text("#dice output") == "1 of 4 rows"
-    assert page.locator("#dice tbody.floors tr:visible").count() == 2
+    assert page.inner_text(f"{DICE} output") == "1 of 4 rows"
+    assert page.locator(f"{DICE} tbody.floors tr:visible").count() == 2
     page.keyboard.press("Control+A")
     page.keyboard.press("Delete")
     assert names(page) == list(VARIANTS)
-    assert page.inner_text("#dice output") == ""
+    assert page.inner_text(f"{DICE} output") == ""
 
 
 def test_arrow_keys_scroll_through_the_slices(visit):

@@ -13,6 +13,7 @@ from PIL import Image
 from synthetic_views import ORGANS, make_views
 
 from catnet.errors import UserError
+from catnet.report import browser as browser_module
 from catnet.report.browser import COLUMNS, pack_browser, pack_records, sheet
 from catnet.report.recorded import Recorded, Records, changes, read_records
 from catnet.views import save_views
@@ -122,9 +123,13 @@ def open_sheet(url):
     return Image.open(BytesIO(b64decode(url.partition(",")[2]))).convert("L")
 
 
-def test_a_sheet_has_room_for_many():
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG"])
+def test_a_sheet_has_room_for_many(monkeypatch, kind):
+    monkeypatch.setattr(browser_module, "FORMAT", kind)
     tiles = [np.full((16, 16), 2 * n, np.uint8) for n in range(100)]
-    pixels = np.asarray(open_sheet(sheet(tiles, 90)), dtype=float)
+    url = sheet(tiles, 90)
+    assert url.startswith(f"data:image/{kind.lower()};base64,")
+    pixels = np.asarray(open_sheet(url), dtype=float)
     assert pixels.shape == (16 * 13, 16 * COLUMNS)
     assert abs(pixels[16 * 12 + 8, 16 * 3 + 8] - 198) < 6
 

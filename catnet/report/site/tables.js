@@ -27,7 +27,7 @@ function filterTable(table, text, output) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   const rows = [...table.querySelectorAll("tbody.rows tr")];
   for (const row of rows) {
-    const label = row.cells[0].textContent.toLowerCase();
+    const label = [...row.querySelectorAll("th")].map((name) => name.textContent.toLowerCase()).join(" ");
     row.hidden = !words.every((word) => label.includes(word));
   }
   const shown = rows.filter((row) => !row.hidden).length;
