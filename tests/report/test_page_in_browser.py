@@ -28,7 +28,7 @@ MASKS = """async (place) => {
     views.map((view) => Object.values(view.rounds).map(bits)),
   ];
 }"""
-DICE = "#dice .table:first-of-type"
+DICE = "#dice > .table"
 STATE = "['variant', 'organ', 'case', 'slice'].map((n) => document.forms[0].elements[n].value)"
 
 
@@ -307,3 +307,5 @@ def test_it_is_printed_without_its_controls(visit, artefacts):
     assert not page.locator("nav, .controls, .filter").filter(visible=True).count()
     assert page.locator(".stage canvas").first.is_visible()
     assert page.pdf(format="A4").startswith(b"%PDF")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#dice details table").is_visible()

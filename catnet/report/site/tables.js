@@ -46,3 +46,7 @@ for (const block of document.querySelectorAll("[data-table]")) {
     input.addEventListener("input", () => filterTable(table, input.value, block.querySelector("output")));
   }
 }
+
+window.addEventListener("beforeprint", () => {
+  for (const closed of document.querySelectorAll("details:not([open])")) closed.open = true;
+});
