@@ -2,7 +2,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint install clean
+BROWSERS := chromium chromium-browser google-chrome
+
+.PHONY: demo test lint install browser clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
@@ -15,8 +17,14 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install
 	PATH="$(abspath $(BIN)):$$PATH" scripts/demo.sh
 
-test: install lint
-	$(BIN)/pytest -n auto --dist worksteal
+test: install lint browser
+	CATNET_ARTEFACTS="$${CATNET_ARTEFACTS:-artifacts}" $(BIN)/pytest -n auto --dist worksteal
+
+# The report page is tested in Debian's Chromium; where it cannot be had, that test skips and says so.
+browser:
+	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit; done; \
+	command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] || exit 0; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium || true
 
 lint: install
 	$(BIN)/ruff check .

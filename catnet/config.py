@@ -160,7 +160,9 @@ class EvaluateSettings(Strict):
     tolerance: float = Field(2.0, gt=0, description="of the surface Dice, mm")
     batch: int = Field(8, ge=1, le=4096, description="slices that the network sees at once")
     predictions: bool = Field(True, description="write NIfTI labels on the raw grid")
-    pictures: bool = Field(True, description="write a contour picture a query case")
+    pictures: bool = Field(
+        True, description="write a contour picture a query case, and what the report browses"
+    )
 
     def name(self) -> str:
         """Folder of an evaluation: the support policy in words, then a hash of what decides it."""

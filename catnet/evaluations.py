@@ -4,6 +4,7 @@ $CATNET_RUNS/RUN/evaluations/NAME/rows.csv        tidy rows
                                  /settings.json   how they came about, and their hash
                                  /predictions/    labels on the scanner's grid
                                  /pictures/       contours
+                                 /browser/        what a report lets one look at
 """
 
 import json

@@ -9,7 +9,7 @@ $CATNET_RUNS/NAME-IDENTITY/run.yml            every setting
                           /tensorboard/       scalars and episode pictures
                           /model/             the trained network, for `from_pretrained`
                           /cost.json          what an episode took
-                          /evaluations/       rows, tables, predictions, pictures
+                          /evaluations/       rows, predictions, pictures, views to browse
 """
 
 import json

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a Dice table on synthetic scans; fails where training does not beat copying.
+# From nothing to a report on synthetic scans; fails where training does not beat copying.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,8 +12,12 @@ catnet supervoxels phantom_mr --purity
 catnet train experiments/smoke.yml
 run=$(ls -td "$CATNET_RUNS"/smoke-* | head -n 1)
 catnet evaluate "$run" --beat-copy 10
+catnet sweep experiments/demo.yml --jobs 2
+sweep=$(ls -td "$CATNET_RUNS"/sweeps/demo-* | head -n 1)
+catnet report "$sweep" -o "$demo/report"
 
 echo
 echo "run:         $run"
 echo "log:         $run/log.jsonl (curves: tensorboard --logdir $run/tensorboard)"
 echo "predictions: $run/evaluations"
+echo "report:      $demo/report/index.html (open it in a browser)"

@@ -15,7 +15,7 @@ LAYERS = (  # names in one layer are strangers to each other
     {"config"},
     {"question"},
     {"data", "augment", "model"},
-    {"checkpoint", "runs", "pictures", "engine"},
+    {"checkpoint", "runs", "pictures", "views", "engine"},
     {"journal", "evaluations"},
     {"train", "evaluate", "report"},
     {"sweep"},

@@ -4,7 +4,7 @@ The slices pass in batches, outermost, so that the memory for encoded slices doe
 volume; what stays is one mask for each organ and one label volume.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,8 +69,12 @@ def segment_case(
     *,
     organs: Mapping[str, int],
     settings: EvaluateSettings,
+    watch: Callable[[Task, list[int]], None] | None = None,
 ) -> CaseResult:
-    """Segment every organ of `query` with `supports` under every protocol."""
+    """Segment every organ of `query` with `supports` under every protocol.
+
+    `watch` is told of every prediction right after it: its task and slices, row by row.
+    """
     shape = query.image.shape
     tasks = tuple(
         Task(
@@ -90,7 +94,11 @@ def segment_case(
     for start in range(0, shape[0], settings.batch):
         window = range(start, min(start + settings.batch, shape[0]))
         for name, predictor in predictors.items():
-            segment_window(predictor, query, window, result=result, name=name, organs=organs)
+            for task, slices in segment_window(
+                predictor, query, window, result=result, name=name, organs=organs
+            ):
+                if watch is not None:
+                    watch(task, slices)
     return result
 
 
@@ -115,8 +123,11 @@ def segment_window(
     result: CaseResult,
     name: str,
     organs: Mapping[str, int],
-) -> None:
-    """Segment some neighboring slices for every task of a predictor; they are encoded once."""
+) -> Iterator[tuple[Task, list[int]]]:
+    """Segment some neighboring slices for every task of a predictor; they are encoded once.
+
+    Gives every task and slices after they were segmented.
+    """
     wanted = [task for task in result.tasks if task.predictor == name]
     needed = sorted({n for task in wanted for n in task.slices if n in window})
     if not needed:
@@ -128,6 +139,7 @@ def segment_window(
         probability = predictor.segment(support, some, len(slices))
         task.mask[slices] = probability > 0.5
         result.fused[name, task.protocol].add(organs[task.organ], probability, slices)
+        yield task, slices
 
 
 def pieces(tasks: list[Task], window: set[int]) -> Iterator[tuple[Task, Support, list[int]]]:

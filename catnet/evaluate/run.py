@@ -1,22 +1,25 @@
 """Evaluate a run: its fold's queries, each with its supports, to rows, predictions and pictures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
 from einops import rearrange
 
+from catnet.data.card import Card
 from catnet.data.folds import split, support_sets
 from catnet.data.store import Case, open_cases
 from catnet.data.volume import resample, write_volume
 from catnet.errors import UserError
+from catnet.evaluate.browse import CaseRecorder, WatchedPredictor
 from catnet.evaluate.cases import CaseResult, score, segment_case
 from catnet.evaluate.pictures import draw_case
 from catnet.evaluate.predictors import CopyPredictor, NetworkPredictor, Predictor
 from catnet.evaluations import Evaluation, evaluation_folder, write_evaluation
 from catnet.model.networks import initial_model, load_network
 from catnet.runs import RunFolder, check_unchanged
+from catnet.views import save_views
 
 DTYPE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -29,35 +32,56 @@ def evaluate(
     `report` is told (finished cases, all cases, the query at hand). Raises `UserError` where the
     run is not trained, or where no support and query of the fold share an organ.
     """
-    settings = folder.run.evaluate
-    organs = folder.card.tested_organs(folder.run.data.group)
     pairs = list(support_query_pairs(folder))
     predictors = open_predictors(folder, device)
     trained = folder.run.model.name
-    path = evaluation_folder(folder)
+    if folder.run.evaluate.pictures:
+        predictors[trained] = WatchedPredictor(predictors[trained])
     rows: list[dict[str, object]] = []
     for number, (supports, query) in enumerate(pairs):
         report(number, len(pairs), query.name)
-        result = segment_case(predictors, query, supports, organs=organs, settings=settings)
-        shots = "+".join(case.name for case in supports)
-        scores = score(result, query, organs=organs, tolerance=settings.tolerance)
-        rows += [{"support": shots, **row} for row in scores]
-        if settings.predictions:
-            write_predictions(path / "predictions", result, query, shots, model=trained)
-        if settings.pictures:
-            picture = path / "pictures" / f"{query.name}_by_{shots}.png"
-            draw_case(
-                picture,
-                [task for task in result.tasks if task.predictor == trained],
-                predictors[trained],
-                query=query,
-                supports=supports,
-                card=folder.card,
-            )
+        rows += evaluate_pair(folder, predictors, query, supports)
     report(len(pairs), len(pairs), "")
     if not rows:
-        raise UserError(f"{path}: no organ is shown by both a support and a query of this fold")
+        raise UserError(
+            f"{folder.path}: no organ is shown by both a support and a query of this fold"
+        )
     return write_evaluation(folder, tidy(rows, folder))
+
+
+def evaluate_pair(
+    folder: RunFolder, predictors: Mapping[str, Predictor], query: Case, supports: Sequence[Case]
+) -> list[dict[str, object]]:
+    """The rows of a query with its supports; writes what is to be seen of it."""
+    settings, trained = folder.run.evaluate, folder.run.model.name
+    organs = folder.card.tested_organs(folder.run.data.group)
+    recorder = None
+    if settings.pictures:
+        recorder = CaseRecorder(
+            watched=predictors[trained],
+            name=trained,
+            protocol=settings.protocols[0],
+            query=query,
+            supports=supports,
+            organs=organs,
+        )
+    result = segment_case(
+        predictors, query, supports, organs=organs, settings=settings, watch=recorder
+    )
+    shots = "+".join(case.name for case in supports)
+    rows = [
+        {"support": shots, **row}
+        for row in score(result, query, organs=organs, tolerance=settings.tolerance)
+    ]
+    path = evaluation_folder(folder)
+    if settings.predictions:
+        write_predictions(path / "predictions", result, query, shots, model=trained)
+    if recorder is not None and recorder.found:
+        name = f"{query.name}_by_{shots}"
+        write_picture(path / "pictures" / f"{name}.png", result, recorder, card=folder.card)
+        views = recorder.case_views(rows, flip=folder.card.orientation[1] == "A")
+        save_views(path / "browser" / f"{name}.npz", views)
+    return rows
 
 
 def support_query_pairs(folder: RunFolder) -> Iterator[tuple[tuple[Case, ...], Case]]:
@@ -106,6 +130,18 @@ def write_predictions(
             )
             path = folder / protocol / f"{query.name}_by_{shots}.nii.gz"
             write_volume(path, labels, query.meta.raw_grid.affine)
+
+
+def write_picture(path: Path, result: CaseResult, recorder: CaseRecorder, *, card: Card) -> None:
+    """The trained network's rounds as one PNG."""
+    draw_case(
+        path,
+        [task for task in result.tasks if task.predictor == recorder.name],
+        recorder.watched.predictor,
+        query=recorder.query,
+        supports=recorder.supports,
+        card=card,
+    )
 
 
 def tidy(rows: list[dict[str, object]], folder: RunFolder) -> pd.DataFrame:

@@ -114,6 +114,22 @@ def traced(model: CATNet) -> Iterator[Trace]:
             handle.remove()
 
 
+@contextmanager
+def traced_prior(model: nn.Module) -> Iterator[list[Map]]:
+    """Collect the similarity priors (b h w) that MIFE computes; none in a network without MIFE."""
+    priors: list[Map] = []
+    if not isinstance(model, CATNet):
+        yield priors
+        return
+    handle = model.mife.mix_query.register_forward_pre_hook(
+        lambda mix, given: priors.append(given[0][:, -1])  # the prior is its last channel
+    )
+    try:
+        yield priors
+    finally:
+        handle.remove()
+
+
 def received(cmat: Round, streams: Streams) -> Map:
     """One where the query received from the support in a round."""
     kept = streams.query_kept

@@ -15,10 +15,9 @@ QUALITY = ["model", "protocol", "support", "query", "organ", "metric"]
 def check_comparable(rows: pd.DataFrame) -> None:
     """Raise `UserError`, one sentence that names the runs, where rows do not fit one table.
 
-    Refused: no rows; columns that lack; values that are no finite numbers; other cards, settings
-    or support policies; other shots, unless shots is a column of its own (a varied setting); a
-    variant of two networks; the same thing measured twice; protocols, organs, folds or patients
-    that only some have.
+    Refused: no rows; columns that lack; values that are no finite numbers; other cards, settings,
+    support policies or shots, unless that is what the question varies; a variant of two networks;
+    the same thing measured twice; protocols, organs, folds or patients that only some have.
     """
     lacking = [name for name in FACTS if name not in rows.columns]
     if lacking:
@@ -53,21 +52,21 @@ def problems(rows: pd.DataFrame) -> Iterator[str]:
     yield from repeated(rows)
     for column in ("protocol", "organ"):
         yield from held_by_some(scored, column)
-    yield from tested_elsewhere(networks(scored), free=shots_vary(rows))
+    moved = any(asked_for(rows, fact) for fact in ("policy", "shots"))
+    yield from tested_elsewhere(networks(scored), free=moved)
 
 
-def shots_vary(rows: pd.DataFrame) -> bool:
-    """Whether the number of shots is what the question is about."""
-    return any(name.rpartition(".")[2] == "shots" for name in varied_settings(rows))
+def asked_for(rows: pd.DataFrame, fact: str) -> bool:
+    """Whether the question varies just this fact."""
+    setting = {"policy": "support"}.get(fact, fact)
+    return any(name.rpartition(".")[2] == setting for name in varied_settings(rows))
 
 
 def mixed_facts(rows: pd.DataFrame) -> Iterator[str]:
     """Facts that all rows, or all of a variant, must share."""
     remedy = "report them apart"
     for fact in ("card", "setting", "policy", "shots"):
-        if fact == "shots" and shots_vary(rows):
-            continue
-        if rows[fact].nunique(dropna=False) > 1:
+        if not asked_for(rows, fact) and rows[fact].nunique(dropna=False) > 1:
             yield f"the {fact} differs, {listed(rows, fact)}; {remedy}"
     for variant, part in networks(rows).groupby("variant", sort=False):
         for fact in ("model", "shots"):
@@ -103,7 +102,7 @@ def held_by_some(rows: pd.DataFrame, column: str) -> Iterator[str]:
 
 
 def tested_elsewhere(rows: pd.DataFrame, *, free: bool) -> Iterator[str]:
-    """Variants on other folds; or on other patients of a fold, unless shots (`free`) take them."""
+    """Variants on other folds; or on other patients of a fold, unless `free` to choose them."""
     folds = {name: sorted(set(part["fold"])) for name, part in rows.groupby("variant", sort=False)}
     first = next(iter(folds))
     for variant, found in folds.items():

@@ -57,7 +57,7 @@ def curve(rows: pd.DataFrame) -> Figure:
         known = place[place.index.isin(values.index)]
         panels[name].plot(known, values[known.index], color=GREY, marker="o", markersize=4)
         panels[name].set_ylabel(COSTS[name])
-        panels[name].set_ylim(bottom=0)
+        panels[name].set_ylim(0, 1.1 * values.max())
     figure.legend(loc="outside upper left", ncols=4)
     for panel in panels.values():
         panel.set_xlabel(setting)
@@ -65,15 +65,30 @@ def curve(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def numeric_setting(rows: pd.DataFrame) -> str:
-    """The one column of numbers that varies."""
+def has_curve(rows: pd.DataFrame) -> bool:
+    """Whether one setting varies, it is a number, and each of its values is one variant."""
+    varies, numeric = varying(rows)
+    if len(varies) != 1 or varies[0] not in numeric:
+        return False
+    return bool(networks(rows).groupby(varies[0])["variant"].nunique().max() == 1)
+
+
+def varying(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """The settings that take several values (or the numeric ones), and those that are numeric."""
     tested = networks(rows)
     numeric = [
         name
         for name in varied_settings(rows)
         if pd.api.types.is_numeric_dtype(tested[name]) and tested[name].dtype != bool
     ]
-    varies = [name for name in varied_settings(rows) if tested[name].nunique() > 1] or numeric
+    varies = [name for name in varied_settings(rows) if tested[name].nunique() > 1]
+    return varies or numeric, numeric
+
+
+def numeric_setting(rows: pd.DataFrame) -> str:
+    """The one column of numbers that varies."""
+    tested = networks(rows)
+    varies, numeric = varying(rows)
     if len(varies) != 1 or varies[0] not in numeric:
         raise UserError(
             f"a curve needs one setting of numbers, and here vary {', '.join(varies) or 'none'}; "

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from catnet.errors import UserError
-from catnet.evaluations import Evaluation, finished_evaluation
+from catnet.evaluations import Evaluation, evaluation_folder, finished_evaluation
 from catnet.question import REPEATS, look_up, show
 from catnet.runs import COST, RunFolder
 
@@ -19,6 +20,11 @@ class Member:
     folder: RunFolder
     label: str
     values: Mapping[str, object]
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of the run's evaluation."""
+        return evaluation_folder(self.folder)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def test_a_network_is_trained_and_evaluated_under_its_own_name(name, ended):
     assert np.isfinite(rows["value"]).all()
     pd.testing.assert_frame_equal(finished_evaluation(folder).rows, rows)
     found = {path.suffix for path in evaluation.path.rglob("*_by_*")}
-    assert found == {".png", ".gz"}
+    assert found == {".png", ".gz", ".npz"}
     predictors = open_predictors(folder, CPU)
     assert type(predictors[name].model) is type(predictors["untrained"].model) is NETWORKS[name]
 

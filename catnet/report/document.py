@@ -1,0 +1,103 @@
+"""A study as documents: one page, the tables as Markdown, CSV and LaTeX, the plots as SVG."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from catnet.files import write_text
+from catnet.report.answer import answer
+from catnet.report.boxes import boxes
+from catnet.report.comparable import check_comparable
+from catnet.report.grid import Grid, latex, markdown
+from catnet.report.origin import cautions, facts, grids
+from catnet.report.page import Page, Plot, render_with_cases
+from catnet.report.patients import OVERALL, distinct, networks, varied_settings
+from catnet.report.plots import accuracy_against_cost, curve, has_curve
+from catnet.report.recorded import Recorded
+from catnet.report.statistics import compare, describe
+from catnet.report.study import Study
+from catnet.report.style import svg
+from catnet.report.tables import comparison_table, dice_table, long_csv
+
+Drawing = Callable[[pd.DataFrame], Figure]
+CAPTIONS = {
+    "curve": "Mean Dice over patients with its 95 % bootstrap interval; below, what an episode of "
+    "training took and the memory at its peak.",
+    "cost": "Mean Dice with its 95 % interval against the time of a training episode.",
+    "boxes": "Every dot is a patient, at the same height in every box; lines are the floors.",
+}
+
+
+def write_report(study: Study, folder: Path, *, command: str) -> Path:
+    """Write the report of a study into `folder`; returns the page, which is written last.
+
+    Raises `UserError` where a run is not evaluated, or where the runs do not fit one table.
+    """
+    rows = study.rows()
+    check_comparable(rows)
+    described, compared = describe(rows), compare(rows)
+    dice, comparison = dice_table(described), comparison_table(compared)
+    plots = {name: svg(draw(rows)) for name, draw in drawings(rows).items()}
+    page = Page(
+        title=title(rows),
+        question=study.question or study.name,
+        answer=answer(rows, varied_settings(rows)),
+        cautions=cautions(study),
+        dice=dice,
+        comparisons=(comparison,) if comparison.lines else (),
+        curves=shown(plots, "curve"),
+        cost=shown(plots, "cost"),
+        boxes=shown(plots, "boxes"),
+        provenance=facts(study, command=command),
+        sources=grids(study),
+    )
+    html = render_with_cases(page, recorded(study, described))
+    write_table(folder, "dice", dice, described)
+    write_table(folder, "comparison", comparison, compared)
+    write_text(folder / "rows.csv", long_csv(rows))
+    for name, text in plots.items():
+        write_text(folder / f"{name}.svg", text)
+    write_text(folder / "index.html", html)
+    return folder / "index.html"
+
+
+def drawings(rows: pd.DataFrame) -> dict[str, Drawing]:
+    """The plots that these rows allow."""
+    several = networks(rows)["variant"].nunique() > 1
+    found: dict[str, Drawing] = {"boxes": boxes}
+    if several and (rows["metric"] == "episode_seconds").any():
+        found["cost"] = accuracy_against_cost
+    if several and has_curve(rows):
+        found["curve"] = curve
+    return found
+
+
+def shown(plots: Mapping[str, str], name: str) -> tuple[Plot, ...]:
+    """A plot with its caption, where it was drawn."""
+    return (Plot(CAPTIONS[name], plots[name]),) if name in plots else ()
+
+
+def title(rows: pd.DataFrame) -> str:
+    """What was tested on."""
+    card, setting, fold = (
+        ", ".join(map(str, distinct(rows[name]))) for name in ("card", "setting", "fold")
+    )
+    return f"{card}, setting {setting}, fold {fold}"
+
+
+def recorded(study: Study, described: pd.DataFrame) -> list[Recorded]:
+    """What the runs recorded of their cases, the best variant first."""
+    overall = networks(described[described["organ"] == OVERALL])
+    first = overall[overall["protocol"] == overall["protocol"].iloc[0]]
+    order = list(first.sort_values("mean", ascending=False, kind="stable")["variant"])
+    found = [Recorded(member.label, member.evaluation / "browser") for member in study.members]
+    return sorted(found, key=lambda one: order.index(one.variant))
+
+
+def write_table(folder: Path, name: str, grid: Grid, frame: pd.DataFrame) -> None:
+    """One table as Markdown, LaTeX and, unrounded, CSV."""
+    write_text(folder / f"{name}.md", markdown(grid))
+    write_text(folder / f"{name}.tex", latex(grid))
+    write_text(folder / f"{name}.csv", long_csv(frame))
