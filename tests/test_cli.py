@@ -25,6 +25,8 @@ OPTIONS = {
     "supervoxels": ["CARD", "--purity"],
     "train": ["FILE", "key=value"],
     "evaluate": ["RUN", "key=value", "--again", "--beat-copy POINTS"],
+    "sweep": ["FILE", "key=value", "--jobs N", "--ray [ADDRESS]", "--list", "--only NUMBER"],
+    "report": ["SWEEP|RUN", "-o DIR, --output DIR", "key=value"],
     "attend": [
         "RUN",
         "--case NAME",

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
         job.number: "done" if job in finished else "waiting" for job in sweep.jobs
     }
     if options.list:
-        Console(soft_wrap=True).print(board(sweep, states))
+        show_list(sweep, states)
         return
     write_sweep(
         sweep, command=shlex.join(["catnet", "sweep", str(options.file), *options.settings])
@@ -88,6 +88,16 @@ def run(options: argparse.Namespace) -> None:
             f"{failed} of {len(states)} runs failed; mend what their logs say, and give the same "
             "command again"
         )
+
+
+def show_list(sweep: Sweep, states: States) -> None:
+    """The runs on a terminal as a table, else one in each line, for a script."""
+    console = Console()
+    if console.is_terminal:
+        console.print(board(sweep, states))
+        return
+    for job in sweep.jobs:
+        print(line(job, states[job.number], of=len(states)))
 
 
 def start(options: argparse.Namespace, missing: list[Job]) -> Iterator[States]:

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The runs of a question on a SLURM cluster, one array task a run; then the report.
+#
+#   scripts/slurm.sh experiments/rounds.yml data.fold=0
+#
+# CATNET_DATA and CATNET_RUNS must lie where all nodes see them. What a run needs (partition, GPU,
+# time) is given in SBATCH_ARGS, such as SBATCH_ARGS="--gres=gpu:1 --time=2:00:00".
+set -euo pipefail
+
+[ $# -ge 1 ] || { echo "usage: $0 QUESTION.yml [key=value ...]" >&2; exit 2; }
+last=$(($(catnet sweep "$@" --list | wc -l) - 1))
+runs=$(sbatch --parsable --array="0-$last" ${SBATCH_ARGS:-} --wrap \
+  "srun catnet sweep $(printf '%q ' "$@") --only \$SLURM_ARRAY_TASK_ID")
+echo "runs: job $runs"
+# What is finished is not done again: the sweep only gathers the rows, and does what was left.
+sbatch --dependency="afterany:$runs" ${SBATCH_ARGS:-} --wrap "catnet sweep $(printf '%q ' "$@")"
