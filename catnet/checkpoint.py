@@ -32,9 +32,14 @@ def save_checkpoint(
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{number}/{name}"] = value.contiguous()
     content = save(tensors, metadata={"step": str(step), "run": run})
-    write_bytes(folder / f"step-{step:08d}.safetensors", content)
+    write_bytes(folder / file_name(str(step)), content)
     for old in (*checkpoints(folder)[:-KEPT], *folder.glob(".*-step-*")):
         old.unlink(missing_ok=True)  # the hidden ones are what a kill cut off
+
+
+def file_name(step: str) -> str:
+    """What the checkpoint after so many steps is called."""
+    return f"step-{step:0>8}.safetensors"
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -56,8 +61,10 @@ def load_checkpoint(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: damaged checkpoint ({error}); delete it") from None
-    if facts.get("run") != run or not facts.get("step", "").isdigit():
+    if facts.get("run") != run:
         raise UserError(f"{path}: belongs to run {facts.get('run')}, not {run}; delete it")
+    if path.name != file_name(facts.get("step", "")):
+        raise UserError(f"{path}: holds step {facts.get('step')} by another name; delete it")
     weights = under("model/", tensors)
     if name := first_difference(model.state_dict(), weights):
         raise UserError(f"{path}: checkpoint of another architecture ({name}); delete it")

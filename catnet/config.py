@@ -164,6 +164,15 @@ class EvaluateSettings(Strict):
         True, description="write a contour picture a query case, and what the report browses"
     )
 
+    @model_validator(mode="after")
+    def nothing_twice(self) -> "EvaluateSettings":
+        """A protocol or a baseline that stands twice would count twice."""
+        for name in ("protocols", "baselines"):
+            given = getattr(self, name)
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} names one twice: {', '.join(given)}; take it out")
+        return self
+
     def name(self) -> str:
         """Folder of an evaluation: the support policy in words, then a hash of what decides it."""
         decisive = self.model_dump(mode="json", exclude={"batch", "predictions", "pictures"})

@@ -12,6 +12,7 @@ from numpy import ndarray
 from catnet.files import write_bytes
 
 TRUTH, PREDICTED = "#56B4E9", "#E69F00"  # blue and orange of Okabe and Ito, for every eye
+LINE = {TRUTH: "solid", PREDICTED: "dashed"}
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,11 @@ class Panel:
     contours: dict[str, Float[ndarray, "h w"]] = field(default_factory=dict)
 
 
-def draw_panels(rows: Sequence[Sequence[Panel]], *, flip: bool) -> "Figure":  # noqa: F821
-    """A figure of rows of panels; `flip` where a slice's rows run from back to front."""
+def draw_panels(rows: Sequence[Sequence[Panel]], *, flip: bool, title: str = "") -> "Figure":  # noqa: F821
+    """A figure of rows of panels; `flip` where a slice's rows run from back to front.
+
+    Above them stand the title and what the two contours are.
+    """
     from matplotlib.figure import Figure  # late: it costs a second, and most commands draw nothing
 
     columns = max(len(row) for row in rows)
@@ -38,13 +42,23 @@ def draw_panels(rows: Sequence[Sequence[Panel]], *, flip: bool) -> "Figure":  # 
             axes.imshow(turn(panel.image), cmap="gray", interpolation="nearest")
             for color, mask in panel.contours.items():
                 if mask.min() < 0.5 < mask.max():
-                    axes.contour(turn(mask), levels=[0.5], colors=[color], linewidths=1.2)
+                    axes.contour(
+                        turn(mask),
+                        levels=[0.5],
+                        colors=[color],
+                        linewidths=1.2,
+                        linestyles=LINE[color],
+                    )
             axes.set_title(panel.title, fontsize=8)
+    if title:
+        figure.suptitle(f"{title}; truth blue, solid; prediction orange, dashed", fontsize=8)
     return figure
 
 
-def save_panels(path: Path, rows: Sequence[Sequence[Panel]], *, flip: bool) -> None:
+def save_panels(
+    path: Path, rows: Sequence[Sequence[Panel]], *, flip: bool, title: str = ""
+) -> None:
     """Write the figure as PNG."""
     picture = BytesIO()
-    draw_panels(rows, flip=flip).savefig(picture, dpi=110)
+    draw_panels(rows, flip=flip, title=title).savefig(picture, dpi=110)
     write_bytes(path, picture.getvalue())

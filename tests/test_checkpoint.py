@@ -94,3 +94,13 @@ def test_a_log_forgets_later_steps_and_a_line_that_was_cut_off(tmp_path):
     assert log.read_text() == ""
     forget_after(tmp_path / "none", 3)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_checkpoint_of_another_name_is_refused(tmp_path):
+    """Its step decides which episodes come next."""
+    model, built = small("sgd", steps=1)
+    save_checkpoint(tmp_path, model, built, step=3, run="me")
+    path = tmp_path / "step-00000003.safetensors"
+    other = path.rename(tmp_path / "step-00000007.safetensors")
+    with pytest.raises(UserError, match="holds step 3 by another name; delete it"):
+        load_checkpoint(other, model, built, run="me")

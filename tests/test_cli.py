@@ -12,7 +12,7 @@ from trials import complaint, end_of, raising
 
 import catnet
 from catnet.cli import COMMANDS, Parser, main
-from catnet.commands.evaluate import demand_margin
+from catnet.commands.evaluate import demand_margin, remarks
 from catnet.commands.settings import list_settings
 from catnet.config import Run
 from catnet.errors import UserError
@@ -190,3 +190,12 @@ def test_the_public_names_are_there():
         assert getattr(catnet, name).__name__ == name
     with pytest.raises(AttributeError, match="has no attribute 'CatNet'"):
         catnet.CatNet  # noqa: B018
+
+
+def test_a_column_of_zeros_is_explained():
+    rows = pd.DataFrame(
+        [("EP1", "catnet", 0.0), ("EP1", "copy", 9.0), ("EP2", "catnet", 1.0)],
+        columns=["protocol", "model", "value"],
+    ).assign(metric="dice")
+    (remark,) = remarks(rows)
+    assert remark == "note: under EP1 no mask of catnet meets its organ; train longer"

@@ -61,6 +61,11 @@ MISTAKES = {
         "evaluate {run} evaluate.support=index evaluate.support_index=5",
         "evaluate.support_index 5 is not in a fold of 3",
     ),
+    "a run twice": ("evaluate {run} {run}", "a run is named twice"),
+    "a protocol twice": (
+        "evaluate {run} evaluate.protocols=[EP1,EP1]",
+        "protocols names one twice",
+    ),
     "an unknown protocol": ("evaluate {run} evaluate.protocols=[EP3]", "evaluate.protocols.0"),
 }
 

@@ -11,6 +11,7 @@ example:
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -52,6 +53,8 @@ def run(options: argparse.Namespace) -> None:
     Console(soft_wrap=True).print(terminal_table(rows, title=title))
     for evaluation in evaluations:
         print(f"rows, predictions and pictures: {evaluation.path}")
+    for remark in remarks(rows):
+        print(remark)
     if options.beat_copy is not None:
         demand_margin(rows, model=folders[0].run.model.name, points=options.beat_copy)
 
@@ -59,6 +62,8 @@ def run(options: argparse.Namespace) -> None:
 def check_comparable(folders: list[RunFolder]) -> str:
     """The table's title; raises `UserError` for runs whose cases say nothing about each other."""
     first = folders[0]
+    if len({folder.path for folder in folders}) < len(folders):
+        raise UserError("a run is named twice, and its cases would count twice; name it once")
     if any(question(folder) != question(first) for folder in folders):
         raise UserError(
             "the runs differ in more than fold and seed, and one line of a table cannot stand for "
@@ -92,6 +97,14 @@ def evaluate_one(folder: RunFolder, *, again: bool) -> Evaluation:
                 task, completed=done, total=total, query=f"case {query}" if query else ""
             ),
         )
+
+
+def remarks(rows: pd.DataFrame) -> Iterator[str]:
+    """What a column of zeros means."""
+    dice = rows[rows["metric"] == "dice"]
+    for (protocol, model), best in dice.groupby(["protocol", "model"])["value"].max().items():
+        if best == 0:
+            yield f"note: under {protocol} no mask of {model} meets its organ; train longer"
 
 
 def demand_margin(rows: pd.DataFrame, *, model: str, points: float) -> None:

@@ -30,7 +30,9 @@ def draw_case(
         for organ, task in by_organ.items()
     ]
     if rows:
-        save_panels(path, rows, flip=card.orientation[1] == "A")
+        shots = ", ".join(case.name for case in supports)
+        title = f"case {query.name} by support {shots}, {tasks[0].protocol}"
+        save_panels(path, rows, flip=card.orientation[1] == "A", title=title)
 
 
 def draw_organ(
@@ -45,8 +47,10 @@ def draw_organ(
     shown = np.asarray(support.label[source] == number, dtype=np.float32)
     encoded = predictor.query(image[np.newaxis])
     rounds = predictor.predict(task.supports[middle], encoded, 1).rounds
-    panels = [Panel(f"{task.organ}, support", np.asarray(support.image[source]), {TRUTH: shown})]
-    return panels + [
-        Panel(f"query, M_{number}", image, {TRUTH: truth, PREDICTED: mask[0].cpu().numpy()})
+    first = Panel(
+        f"{task.organ}, support {source}", np.asarray(support.image[source]), {TRUTH: shown}
+    )
+    return [first] + [
+        Panel(f"query {place}, M_{number}", image, {TRUTH: truth, PREDICTED: mask[0].cpu().numpy()})
         for number, mask in enumerate(rounds)
     ]

@@ -106,6 +106,11 @@ def open_predictors(folder: RunFolder, device: torch.device) -> dict[str, Predic
         )
     precision = DTYPE[folder.run.train.precision]
     trained = load_network(folder.model)
+    if trained.settings != folder.run.model:
+        raise UserError(
+            f"{folder.model}: its settings are not those of the run; bring the folder back as it "
+            "was, or delete the run and train again"
+        )
     found: dict[str, Predictor] = {}
     if "copy" in folder.run.evaluate.baselines:
         found["copy"] = CopyPredictor()

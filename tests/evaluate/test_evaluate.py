@@ -258,3 +258,12 @@ def test_a_run_keeps_the_card_that_it_was_trained_by(trained, tmp_path, monkeypa
     again = open_run_folder(folder.path, overrides=PLAIN)
     assert (again.card, again.identity) == (folder.card, folder.identity)
     pd.testing.assert_frame_equal(quick(again).rows, before)
+
+
+def test_a_network_of_other_settings_is_not_the_runs(trained):
+    folder = trained(*PLAIN)
+    path = folder.model / "model.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"mask_on": "none"}))
+    with pytest.raises(UserError, match="its settings are not those of the run"):
+        quick(folder)

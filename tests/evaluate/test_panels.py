@@ -25,10 +25,12 @@ def test_a_row_shows_the_support_and_every_round_of_the_middle_slice(trained, ca
     first, *rounds = draw_organ(task, predictor, query=query, support=support, number=1)
     chunk = task.chunks[1]
     source, place = chunk.support[0], chunk.query[len(chunk.query) // 2]
-    assert first.title == "liver, support"
+    assert first.title == f"liver, support {source}"
     np.testing.assert_array_equal(first.image, support.image[source])
     np.testing.assert_array_equal(first.contours[TRUTH], support.label[source] == 1)
-    assert [panel.title for panel in rounds] == ["query, M_0", "query, M_1", "query, M_2"]
+    assert [panel.title for panel in rounds] == [
+        f"query {place}, M_{number}" for number in range(3)
+    ]
     for panel in rounds:
         np.testing.assert_array_equal(panel.image, query.image[place])
         np.testing.assert_array_equal(panel.contours[TRUTH], query.label[place] == 1)
