@@ -85,8 +85,17 @@ def build_variant(
     for key, value in values.items():
         assign(content, key, value)
     run = check(Run, content, source=source)
-    named = [f"{key.rpartition('.')[2]}={show(run, key)}" for key in values if key not in REPEATS]
-    return Variant(run, ", ".join(named) or run.name, {key: look_up(run, key) for key in varied})
+    label = name_variant(run, [key for key in values if key not in REPEATS])
+    return Variant(run, label, {key: look_up(run, key) for key in varied})
+
+
+def name_variant(run: Run, keys: Sequence[str]) -> str:
+    """`rounds=3, mask_on=keys`; a network by its name; without any key, the name of the run."""
+    named = [
+        show(run, key) if key == "model.name" else f"{key.rpartition('.')[2]}={show(run, key)}"
+        for key in keys
+    ]
+    return ", ".join(named) or run.name
 
 
 def drop_settings_of_others(content: dict, name: str) -> None:

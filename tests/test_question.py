@@ -91,6 +91,7 @@ def test_options_are_replaced_whole_by_a_grid(ask):
 def test_networks_are_compared_each_by_its_own_settings(ask):
     path = ask(model={"rounds": 2, "dim": 32}, vary={"model.name": ["catnet", "panet"]})
     one, other = (variant.run.model for variant in load_question(path).variants)
+    assert [v.label for v in load_question(path).variants] == ["catnet", "panet"]
     assert (one.name, one.rounds, one.dim) == ("catnet", 2, 32)
     assert (other.name, other.rounds, other.dim) == ("panet", 4, 32)
     with pytest.raises(UserError, match="rounds is a setting of catnet"):

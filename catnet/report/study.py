@@ -9,7 +9,7 @@ import pandas as pd
 
 from catnet.errors import UserError
 from catnet.evaluations import Evaluation, evaluation_folder, finished_evaluation
-from catnet.question import REPEATS, look_up, show
+from catnet.question import REPEATS, look_up, name_variant
 from catnet.runs import COST, RunFolder
 
 
@@ -108,8 +108,7 @@ def study_of_runs(folders: Sequence[RunFolder]) -> Study:
     members = tuple(
         Member(
             folder,
-            ", ".join(f"{key.rpartition('.')[2]}={show(folder.run, key)}" for key in named)
-            or folder.run.name,
+            name_variant(folder.run, named),
             {key: look_up(folder.run, key) for key in varied},
         )
         for folder in folders
