@@ -135,6 +135,31 @@ def test_double_precision_stays_double(name):
     torch.testing.assert_close(module(x).float(), build(name)(x.float()), rtol=1e-3, atol=1e-4)
 
 
+@everywhere
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@torch.no_grad()
+def test_half_precision_stays_finite_and_says_about_the_same(name, dtype):
+    module, x, context = build(name), features(), features((8, 11), seed=1)
+    inputs = [x, context] if module.cross else [x]
+    expected = module(*inputs)
+    y = module.to(dtype)(*(tensor.to(dtype) for tensor in inputs))
+    assert y.dtype == dtype
+    assert y.isfinite().all()
+    assert (y.float() - expected).abs().mean() < 0.03 * expected.std()
+
+
+@where_crossed
+@pytest.mark.parametrize("shape", [(1, DIM), (3, DIM), (2, 1), (2, DIM // 2)], ids=str)
+@torch.no_grad()
+def test_a_context_of_other_episodes_or_channels_is_an_error(name, shape, unchecked):
+    """Neither a broadcast nor torch's own complaint: layers.seen, or align, looks at every one."""
+    module, x, context = build(name), features(), torch.zeros(*shape, 8, 11)
+    looks = [module] + ([module.attention_map] if hasattr(module, "attention_map") else [])
+    for look in looks:
+        with pytest.raises(UserError, match=r"the context has \d+ (episodes|channels)"):
+            look(x, context)
+
+
 @pytest.mark.parametrize("name", MAPPED)
 @torch.no_grad()
 def test_a_map_says_how_much_every_position_takes_of_every_other(name):
