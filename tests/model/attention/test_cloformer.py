@@ -40,7 +40,7 @@ def build_block(kwargs):
         attention=build_attention(kwargs),
         ratio=kwargs["mlp_ratio"],
         kernel=kwargs["mlp_kernel_size"],
-        stride=kwargs["stride"],
+        stride=kwargs.get("stride", 1),
         out_dim=kwargs["out_dim"],
     )
 
