@@ -58,7 +58,8 @@ def parameters_of(mechanism: type[nn.Module]) -> dict[str, inspect.Parameter]:
 
 def kind_name(annotation: object) -> str:
     """A type as a person writes it: `int`, `Sequence[int]`."""
-    return re.sub(r"\b(?:\w+\.)+", "", inspect.formatannotation(annotation))
+    text = annotation.__name__ if type(annotation) is type else repr(annotation)
+    return re.sub(r"\b(?:\w+\.)+", "", text)
 
 
 def meaning_of(annotation: object) -> str:
