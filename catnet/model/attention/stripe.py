@@ -103,11 +103,11 @@ class StripeAttention(Mechanism):
         window: Annotated[int, Field(description="side of a window; at most the map is one")] = 8,
         window_shift: Annotated[bool, Field(description="windows moved by half of one")] = False,
         stripe: Annotated[
-            Sequence[int | None], Field(description="rows, columns of a stripe; None: see groups")
+            Sequence[int | None], Field(description="rows, columns of a stripe, or None")
         ] = (8, None),
         groups: Annotated[
             Sequence[int | None],
-            Field(description="stripes to the rows, columns; None: see stripe"),
+            Field(description="number of stripes there, or None"),
         ] = (None, 4),
         stripe_shift: Annotated[bool, Field(description="stripes moved by half of one")] = False,
         orientation: Annotated[str, Field(description="horizontal or vertical")] = "horizontal",
