@@ -40,7 +40,7 @@ def similarity_table(rows: pd.DataFrame) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("run", no_wrap=True)
-    table.add_column("self / cross", no_wrap=True)
+    table.add_column("self / cross", overflow="fold")
     table.add_column("slices", justify="right", no_wrap=True)
     for number in summary.columns:
         table.add_column("0 (MIFE)" if number == 0 else str(number), justify="right", no_wrap=True)
@@ -83,7 +83,8 @@ def draw_curves(rows: pd.DataFrame) -> "Figure":  # noqa: F821
     """
     from matplotlib.figure import Figure  # late: it costs a second, and most commands draw nothing
 
-    figure = Figure(figsize=(5.0, 3.2), layout="constrained")
+    lines = len(curves(rows))
+    figure = Figure(figsize=(5.0, 3.2 + 0.18 * lines), layout="constrained")
     axes = figure.subplots()
     styles = cycle((color, line) for line in LINES for color in COLORS)
     for (group, rounds), runs in curves(rows).items():
@@ -99,7 +100,9 @@ def draw_curves(rows: pd.DataFrame) -> "Figure":  # noqa: F821
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     title = "mechanism at the self place / at the cross place"
-    axes.legend(frameon=False, fontsize=8, title=title, title_fontsize=8, loc="lower right")
+    figure.legend(
+        frameon=False, fontsize=8, title=title, title_fontsize=8, loc="outside lower center"
+    )
     return figure
 
 
