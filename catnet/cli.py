@@ -30,7 +30,7 @@ COMMANDS = {
     "report": "a page, tables and plots of a sweep or of some runs",
     "attend": "draw what a position of a query attends to, round by round",
     "similarity": "how much every round of a trained run still changes the query feature",
-    "zoo": "parameters, multiply-adds, memory and time of every attention mechanism",
+    "zoo": "options, parameters, multiply-adds, memory and time of every attention mechanism",
 }
 
 DESCRIPTION = """\

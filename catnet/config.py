@@ -92,7 +92,7 @@ class ModelSettings(Strict):
         "queries", description="which positions the mask of the cross attention selects"
     )
     mask_how: Literal["multiply", "bias"] = Field(
-        "multiply", description="mask after the softmax, or before it as -inf"
+        "multiply", description="mask on keys: after the softmax, or before it as -inf"
     )
     direction: Literal["both", "support_to_query", "query_to_support"] = Field(
         "both", description="which stream receives from the other"

@@ -9,10 +9,12 @@ from matplotlib.image import imread
 from catnet.cli import main
 from catnet.commands.attend import on_organ
 from catnet.config import ModelSettings
+from catnet.data.folds import split
+from catnet.data.store import open_cases
 from catnet.episode import Episode
 from catnet.errors import UserError
 from catnet.evaluate.attend import Look, attend, choose_place, middle_of
-from catnet.evaluate.heat import draw_attention
+from catnet.evaluate.heat import draw_attention, turned
 from catnet.evaluate.predictors import NetworkPredictor
 from catnet.evaluate.scene import find_scene
 from catnet.model.attention.masked import MaskedAttention
@@ -204,14 +206,20 @@ def test_a_position_that_the_mask_drops_receives_nothing(bias, heard, saved):
     assert attention.itself[0].heat.any()
     assert [bool(seen.heat.any()) for seen in attention.across] == [True] * heard
     assert (attention.across == ()) == (not heard)
+    assert ("model.mask_on=queries) are empty" in attention.silence) == (not heard)
 
 
 @pytest.mark.parametrize(
-    "setting", ["model.cross_attention=se", "model.direction=query_to_support"]
+    ("setting", "why"),
+    [
+        ("model.cross_attention=se", "se weighs no single positions and has no map"),
+        ("model.direction=query_to_support", "with model.direction=query_to_support the query"),
+    ],
 )
-def test_without_a_map_or_a_receiver_there_is_one_line_alone(setting, saved):
+def test_without_a_map_or_a_receiver_there_is_one_line_alone(setting, why, saved):
     _, attention = look_at(saved(setting))
     assert attention.across == ()
+    assert attention.silence.startswith(why)
     figure = draw_attention(attention, names=("masked", "se"), flip=False)
     assert [axes.get_ylabel() for axes in figure.axes].count("self: masked") == 1
     assert not any("cross" in axes.get_ylabel() for axes in figure.axes)
@@ -277,42 +285,86 @@ def test_the_largest_organ_is_the_default(saved):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_the_picture_stands_front_up_and_marks_the_position(flip, saved):
+def test_the_picture_stands_front_up_and_its_rows_count_from_the_top(flip, saved):
     _, attention = look_at(saved("model.mask_on=none"), place=(17, 42))
     figure = draw_attention(attention, names=("masked", "masked"), flip=flip)
     grid = [axes for axes in figure.axes if axes.images]
     assert len(grid) == 2 * (1 + 2)
+    up = np.flipud if flip else np.asarray
+    row = 63 - 17 if flip else 17
     for number, axes in enumerate(grid):
-        top, bottom = axes.get_ylim()[::-1]
-        assert (top, bottom) == ((63.5, -0.5) if flip else (-0.5, 63.5))
+        assert axes.get_ylim() == (63.5, -0.5)  # bottom, top
         marks = {tuple(np.ravel(line.get_xydata())) for line in axes.lines}
-        assert marks == ({(42.0, 17.0)} if number < 3 else set())
+        assert marks == ({(42.0, row)} if number < 3 else set())
+    assert np.array_equal(grid[0].images[0].get_array(), up(attention.scene.image))
+    assert np.array_equal(grid[3].images[0].get_array(), up(attention.scene.support_image))
     for axes, seen in zip(grid[1:3], attention.itself, strict=True):
-        assert np.array_equal(axes.images[-1].get_array(), seen.heat)
+        assert np.array_equal(axes.images[-1].get_array(), up(seen.heat))
         assert axes.images[-1].get_extent() == [-0.5, 63.5, 63.5, -0.5]
     labels = [axes.get_ylabel() for axes in figure.axes]
     assert labels.count("weight, times the even share") == 2
+    assert f"Where row {row}, column 42 looks" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_place_in_the_picture_and_in_the_array_are_each_others_inverse(flip):
+    there = turned((3, 5), rows=64, flip=flip)
+    assert there == ((60, 5) if flip else (3, 5))
+    assert turned(there, rows=64, flip=flip) == (3, 5)
+
+
+def drawn(attention, *heats):
+    looks = tuple(Look(np.array(heat, np.float32), math.nan) for heat in heats)
+    attention = replace(attention, itself=looks)
+    figure = draw_attention(attention, names=("refiner", "masked"), flip=False)
+    panels = [axes for axes in figure.axes if axes.images and not axes.axison]
+    bars = [axes for axes in figure.axes if axes.get_ylabel() == "weight, times the even share"]
+    return [axes.images[-1] for axes in panels], bars
 
 
 @pytest.mark.parametrize(
     ("heats", "ends"),
     [
-        ([[[0.5, 2.0]], [[0.25, 1.0]]], (0.25, 2.0)),
-        ([[[0.0, 0.0]], [[0.25, 1.0]]], (0.25, 1.0)),  # a round that receives nothing
-        ([[[-3.0, 2.0]], [[0.0, 1.0]]], (-3.0, 3.0)),
+        ([[[0.5, 2.0]], [[0.25, 1.0]]], (0.0, 8.0)),
+        ([[[0.99, 1.01]], [[1.0, 1.0]]], (0.0, 8.0)),
+        ([[[-3.0, 2.0]], [[0.0, 1.0]]], (-8.0, 8.0)),
         ([[[0.0, 90.0]], [[0.25, 1.0]]], (0.0, 90.0)),
+        ([[[0.0, -90.0]], [[0.25, 1.0]]], (-90.0, 90.0)),
     ],
 )
-def test_all_rounds_share_one_scale(heats, ends, saved):
+def test_all_rounds_and_lines_share_one_scale(heats, ends, saved):
     _, attention = look_at(saved("model.mask_on=none"))
-    looks = tuple(Look(np.array(heat, np.float32), math.nan) for heat in heats)
-    attention = replace(attention, itself=looks, across=())
-    figure = draw_attention(attention, names=("refiner", "se"), flip=False)
-    shown = [axes.images[-1] for axes in figure.axes if axes.images][1:]
-    assert {(image.norm.vmin, image.norm.vmax) for image in shown[:2]} == {ends}
-    strong, weak = (image.cmap(image.norm(value))[3] for image in shown[:1] for value in ends[::-1])
-    assert strong > 0.85
-    assert weak == pytest.approx(0.9 if ends[0] < 0 else 0.1, abs=0.01)
+    images, bars = drawn(attention, *heats)
+    assert {(image.norm.vmin, image.norm.vmax) for image in images[:2]} == {ends}
+    assert {(image.norm.vmin, image.norm.vmax) for image in images[2:]} == {(0.0, ends[1])}
+    assert len(bars) == 2
+
+
+def test_an_even_map_looks_even_and_a_sharp_one_sharp(saved):
+    _, attention = look_at(saved("model.mask_on=none"))
+    images, _ = drawn(attention, [[0.98, 1.02]], [[0.0, 8.0]])
+    even, sharp = (image.cmap(image.norm(image.get_array()))[0] for image in images[:2])
+    assert abs(even[0] - even[1]).max() < 0.02
+    assert abs(sharp[0] - sharp[1]).max() > 0.7
+
+
+def test_where_nothing_is_received_there_is_no_color_bar(saved):
+    _, attention = look_at(saved("model.mask_on=none"))
+    _, bars = drawn(attention, [[0.0, 0.0]], [[0.0, 0.0]])
+    assert len(bars) == 1  # that of the support
+
+
+@pytest.mark.parametrize(
+    ("fill", "said"),
+    [(0.1, "predicted: nothing"), (0.9, "predicted: everywhere"), (None, "orange")],
+)
+def test_the_title_promises_no_contour_that_is_not_there(fill, said, saved):
+    _, attention = look_at(saved("model.mask_on=none"))
+    predicted = np.full_like(attention.predicted, fill or 0.1)
+    predicted[:9] = fill or 0.9
+    figure = draw_attention(replace(attention, predicted=predicted), names=("a", "b"), flip=False)
+    assert said in figure.get_suptitle()
+    assert "true liver: blue" in figure.get_suptitle()
 
 
 # The command
@@ -350,6 +402,8 @@ def test_without_a_name_the_picture_goes_into_the_runs_folder(saved, capsys):
         (["--case", "2", "--slice", "8", "--organ", "heart"], "'heart' is not in card tiny; it"),
         (["--case", "2", "--slice", "8", "--at", "64,3"], "--at 64,3 is outside of the slice"),
         (["--case", "2", "--slice", "8", "--at", "3"], "--at '3' is no position; write a row"),
+        (["--case", "2", "--slice", "8", "--at", "-1,5"], "both from 0, such as --at 40,62"),
+        (["--case", "2", "--slice", "8", "--at=-1,5"], "--at -1,5 is outside of the slice; rows"),
         (["--case", "2", "--slice", "8", "--support", "2"], "--support 2 is the query itself"),
         (["--case", "2", "--slice", "8", "--support", "0"], "--support '0' is no prepared case"),
         (["--case", "2", "--slice", "8", "-o", "a.jpg"], "a.jpg: the picture is a PNG; choose"),
@@ -417,6 +471,42 @@ def test_the_mechanisms_with_a_map_pass():
         check_map(name)
 
 
-def test_a_share_that_is_not_there_is_a_dash():
+def test_a_share_that_is_not_there_has_a_reason():
     heat = np.ones((2, 2), np.float32)
-    assert on_organ((Look(heat, 0.25), Look(heat, math.nan))) == "round 1 25.0%, round 2 -"
+    assert on_organ((Look(heat, 0.25), Look(0 * heat, math.nan), Look(-heat, math.nan))) == (
+        "round 1 25.0%, round 2 nothing (outside of the mask), round 3 no part (negative weights)"
+    )
+
+
+def test_a_row_on_the_command_line_is_one_of_the_picture(saved, tmp_path, capsys):
+    """The tiny card's slices run from back to front, so the first row of a picture is the last."""
+    folder = saved("model.mask_on=none")
+    assert folder.card.orientation[1] == "A"
+    arguments = ["--case", "2", "--slice", "8", "--organ", "liver"]
+    main(["attend", str(folder.path), *arguments, "--at", "46,42", "-o", str(tmp_path / "a.png")])
+    said = capsys.readouterr().out
+    assert "from row 46, column 42" in said
+    _, attention = look_at(folder, place=(17, 42))
+    assert f"self (masked): {on_organ(attention.itself)}" in said
+
+
+def test_a_query_that_the_run_may_have_trained_on_gets_a_remark(saved, tmp_path, capsys):
+    folder = saved("model.rounds=1")
+    tested = split(folder.card, open_cases(folder.card), 0).tested
+    for case in ("2", "5"):
+        target = str(tmp_path / f"{case}.png")
+        main(["attend", str(folder.path), "--case", case, "--slice", "6", "-o", target])
+        said = capsys.readouterr().out
+        remark = f"case {case} is not tested in fold 0: the network may have been trained on it"
+        assert (remark in said) == (case not in {one.name for one in tested})
+
+
+def test_under_a_mask_on_the_keys_a_mechanism_of_the_zoo_has_its_line(saved, capsys):
+    folder = saved("model.cross_attention=gsa", "model.mask_on=keys", "model.rounds=1")
+    main(["attend", str(folder.path), "--case", "2", "--slice", "8", "--organ", "liver"])
+    said = capsys.readouterr().out
+    assert "cross (gsa): round 1 " in said
+    assert "no line for the support slice" not in said
+    folder = saved("model.cross_attention=se", "model.mask_on=keys", "model.rounds=1")
+    main(["attend", str(folder.path), "--case", "2", "--slice", "8", "--organ", "liver"])
+    assert "no line for the support slice: se weighs no single" in capsys.readouterr().out

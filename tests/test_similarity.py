@@ -8,10 +8,11 @@ from matplotlib.image import imread
 from torch import nn
 
 from catnet.cli import main
+from catnet.config import Run
 from catnet.data.store import open_cases
 from catnet.evaluate.cka import linear_cka, to_positions
 from catnet.evaluate.predictors import NetworkPredictor
-from catnet.evaluate.similarity import compare_rounds, measure_similarity
+from catnet.evaluate.similarity import compare_rounds, group_names, measure_similarity
 from catnet.model.cmat import Round
 from catnet.model.encoder import Encoded
 from catnet.model.networks import initial_model
@@ -154,7 +155,7 @@ def test_every_row_is_what_the_features_give_slice_by_slice(saved, monkeypatch):
     assert sorted(found.itertuples(index=False, name=None)) == sorted(shown)
     assert len(rows) == 3 * len(shown) == 3 * sum(seen.values())
     assert set(rows["support"]) == {"3"}
-    assert set(rows["mechanism"]) == {"masked"}
+    assert set(rows["mechanism"]) == {"masked / masked"}
     assert rows.loc[rows["round"] == 2, "cka"].to_numpy() == pytest.approx(1)
     assert (rows.loc[rows["round"] == 0, "cka"] < 0.99).all()
 
@@ -199,11 +200,11 @@ def test_two_different_mechanisms_are_both_named(saved):
 
 
 def make_rows(*runs):
-    """Rows of (run, mechanism, CKA of each round), on two slices, one a little above the other."""
+    """Rows of (run, group, CKA of each round), on two slices, one a little above the other."""
     return pd.DataFrame(
         {
             "run": run,
-            "mechanism": mechanism,
+            "group": group,
             "support": "1",
             "query": "2",
             "organ": "liver",
@@ -211,7 +212,7 @@ def make_rows(*runs):
             "round": place,
             "cka": value + shift,
         }
-        for run, mechanism, values in runs
+        for run, group, values in runs
         for place, value in enumerate(values)
         for number, shift in ((4, -0.01), (5, 0.01))
     )
@@ -257,7 +258,7 @@ def test_runs_of_other_depths_are_told_apart():
     assert "masked (round 2 to 3, CKA 0.970)" in said
 
 
-def test_there_is_a_curve_a_mechanism_and_a_thin_one_a_run():
+def test_there_is_a_curve_a_group_and_a_thin_one_a_run():
     axes = draw_curves(make_rows(*RUNS)).axes[0]
     bold = {line.get_label(): line.get_ydata() for line in axes.lines if line.get_marker() == "o"}
     assert list(bold) == ["masked, 3 rounds, 2 runs", "outlook, 2 rounds, 1 run"]
@@ -265,6 +266,61 @@ def test_there_is_a_curve_a_mechanism_and_a_thin_one_a_run():
     assert bold["outlook, 2 rounds, 1 run"] == pytest.approx([0.1, 0.5, 1.0])
     thin = [line for line in axes.lines if line.get_marker() != "o"]
     assert len(thin) == 2
+    assert axes.get_ylim() == (0, 1.03)
+    (legend,) = axes.figure.legends
+    assert legend.get_title().get_text() == "mechanism at the self place / at the cross place"
+
+
+def make_run(**model):
+    fold, seed = model.pop("fold", 0), model.pop("seed", 0)
+    rate = model.pop("rate", 1e-3)
+    content = {"model": model, "data": {"fold": fold}, "seed": seed, "train": {"rate": rate}}
+    return Run.model_validate(content)
+
+
+def test_only_runs_of_other_folds_and_seeds_repeat_one_another():
+    repeats = [make_run(), make_run(fold=1), make_run(seed=3), make_run(fold=1, seed=3)]
+    assert set(group_names(repeats)) == {"masked / masked"}
+    assert group_names([make_run(attention="se"), make_run(cross_attention="gc")]) == [
+        "se / masked",
+        "masked / gc",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "called"),
+    [
+        ({"attention_options": {"heads": 4}}, "attention_options={heads: 4}"),
+        ({"ffn": "conv"}, "ffn=conv"),
+        ({"position": "none"}, "position=none"),
+        ({"mask_on": "keys"}, "mask_on=keys"),
+        ({"rate": 0.5}, "train.rate=0.5"),
+    ],
+)
+def test_what_else_differs_is_part_of_the_name(changes, called):
+    plain, same, other = group_names([make_run(), make_run(seed=1), make_run(**changes)])
+    assert plain == same != other
+    assert other == f"masked / masked, {called}"
+    key = called.partition("=")[0]
+    assert plain.startswith(f"masked / masked, {key}=")
+
+
+def test_runs_of_other_options_are_not_averaged(saved, tmp_path, capsys):
+    small = ("data.group=kidneys", "model.rounds=1")
+    folders = [saved(*small), saved(*small, "seed=1"), saved(*small, "model.ffn=conv")]
+    names = [str(folder.path) for folder in folders]
+    main(["similarity", *names, names[0], "-o", str(tmp_path)])
+    rows = pd.read_csv(tmp_path / "similarity.csv", dtype={"query": str})
+    found = rows.groupby("group")["run"].nunique().to_dict()
+    assert found == {"masked / masked, ffn=mlp": 2, "masked / masked, ffn=conv": 1}
+    counts = rows.groupby("run").size()
+    assert counts.nunique() == 1  # a run that is given twice counts once
+    assert "ffn=conv (round 0 to 1" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(saved, monkeypatch, capsys):
+    monkeypatch.setattr("catnet.commands.similarity.measure", None)
+    refuse([str(saved().path), "-o", "/dev/null/here"], "cannot be written", capsys)
 
 
 def test_the_table_has_a_line_a_run_and_a_column_a_round():
@@ -285,14 +341,15 @@ def test_the_command_prints_and_writes(saved, tmp_path, capsys):
     target = tmp_path / "new" / "folder"
     main(["similarity", *(str(folder.path) for folder in folders), "-o", str(target)])
     said = capsys.readouterr().out
-    for folder, mechanism in zip(folders, ("masked", "se"), strict=True):
+    for folder, mechanism in zip(folders, ("masked / masked", "se / masked"), strict=True):
         (line,) = (line for line in said.splitlines() if folder.path.name in line)
-        assert mechanism in line
+        assert f" {mechanism} " in line
         assert "1.000" in line
     assert "The last round" in said
     assert f"table and curves: {target}" in said
     rows = pd.read_csv(target / "similarity.csv", dtype={"query": str})
     assert set(rows["run"]) == {folder.path.name for folder in folders}
+    assert set(rows["group"]) == set(rows["mechanism"]) == {"masked / masked", "se / masked"}
     assert set(rows["round"]) == {0, 1, 2}
     assert "<svg" in (target / "similarity.svg").read_text(encoding="utf-8")
     assert imread(target / "similarity.png").shape[1] > 400

@@ -3,11 +3,18 @@
 The upper line shows the query slice and, for every round of CMAT, how much weight the mechanism at
 the self place gives to each part of it; the lower line what the position attends to on the support
 slice, where the cross mechanism has a map. Heads are averaged. Weights are in times the even share:
-1 everywhere means that all parts are seen alike. Green cross: the position; blue: the true organ;
-orange: the predicted one. Mechanisms that weigh channels instead of positions have no map.
+1 everywhere means that all parts are seen alike; all panels have one scale, from 0 to 8 or more.
+Green cross: the position; blue: the true organ; orange: the predicted one. Mechanisms that weigh
+channels instead of positions have no map.
 
 The position is the middle of the organ, true or else predicted, unless --at names a row and a
-column; their numbers stand along the edges of the picture.
+column of the picture. Both count from 0, the first row is on top; see the numbers at its edges.
+
+The support slice is the one that EP1 pairs with the query slice: the middle one of that third of
+the support's slices with the organ that answers to the query slice's third; where the query slice
+does not show the organ, the middle one of them all. With model.mask_on=queries a position outside
+of the mask receives nothing in that round; model.ffn=conv, which mixes neighbors, may still hand on
+to it what they received.
 
 example:
   catnet attend baseline-0123456789 --case 3 --slice 12 --organ liver --at 130,80 -o liver.png
@@ -16,10 +23,11 @@ example:
 import argparse
 from pathlib import Path
 
+from catnet.config import Run
 from catnet.engine import choose_device, limit_threads
 from catnet.errors import UserError
-from catnet.evaluate.attend import Attention, Look, Place, attend, check_looks
-from catnet.evaluate.heat import save_attention
+from catnet.evaluate.attend import Attention, Look, Place, attend, check_looks, check_place
+from catnet.evaluate.heat import save_attention, turned
 from catnet.evaluate.run import open_predictors
 from catnet.evaluate.scene import find_scene
 from catnet.runs import RunFolder, open_run_folder
@@ -34,7 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--organ", metavar="NAME", help="default: the largest on the slice")
     parser.add_argument(
-        "--at", type=parse_place, metavar="ROW,COLUMN", help="default: the middle of the organ"
+        "--at",
+        type=parse_place,
+        nargs="?",
+        const="",  # argparse takes a negative row for another option, and sees nothing here
+        metavar="ROW,COLUMN",
+        help="in the picture, from 0, row 0 on top; default: the middle of the organ",
     )
     parser.add_argument("--support", metavar="NAME", help="default: the fold's support case")
     parser.add_argument(
@@ -59,12 +72,18 @@ def run(options: argparse.Namespace) -> None:
         organ=options.organ,
         support=options.support,
     )
-    attention = attend(predictor, scene, place=options.at)
-    path = options.output or default_path(folder, attention)
+    turn = {"rows": len(scene.image), "flip": folder.card.orientation[1] == "A"}
+    if options.at is not None:
+        check_place(options.at, scene.image.shape)
+    place = None if options.at is None else turned(options.at, **turn)
+    attention = attend(predictor, scene, place=place)
+    shown = turned(attention.place, **turn)
+    path = options.output or default_path(folder, attention, shown)
     model = folder.run.model
-    names = (model.attention, model.cross_attention)
-    save_attention(path, attention, names=names, flip=folder.card.orientation[1] == "A")
-    for line in describe(attention, names):
+    save_attention(
+        path, attention, names=(model.attention, model.cross_attention), flip=turn["flip"]
+    )
+    for line in describe(attention, folder.run, shown):
         print(line)
     print(f"picture: {path}")
 
@@ -75,7 +94,8 @@ def parse_place(text: str) -> Place:
         row, column = (int(part) for part in text.split(","))
     except ValueError:
         raise UserError(
-            f"--at {text!r} is no position; write a row and a column, such as --at 40,62"
+            f"--at {text!r} is no position; write a row and a column of the picture, both from 0, "
+            "such as --at 40,62"
         ) from None
     return row, column
 
@@ -88,37 +108,55 @@ def parse_picture(text: str) -> Path:
     return path
 
 
-def default_path(folder: RunFolder, attention: Attention) -> Path:
+def default_path(folder: RunFolder, attention: Attention, shown: Place) -> Path:
     """A picture in the run's folder, named by what it shows."""
-    scene, (row, column) = attention.scene, attention.place
+    scene, (row, column) = attention.scene, shown
     what = f"{scene.query.name}_slice{scene.number}_{scene.organ}_at{row}-{column}"
     return folder.path / "attention" / f"{what}_by_{scene.support.name}.png".replace(" ", "-")
 
 
-def describe(attention: Attention, names: tuple[str, str]) -> list[str]:
+def describe(attention: Attention, run: Run, shown: Place) -> list[str]:
     """What was looked at, and the weight on the organ by rounds, in words."""
-    scene, (row, column) = attention.scene, attention.place
+    scene, (row, column), model = attention.scene, shown, run.model
     lines = [
         f"query {scene.query.name}, slice {scene.number}, from row {row}, column {column}; "
         f"support {scene.support.name}, slice {scene.support_number}"
     ]
+    if not scene.tested:
+        lines.append(
+            f"case {scene.query.name} is not tested in fold {run.data.fold}: the network may have "
+            "been trained on it"
+        )
     if not scene.truth.any():
         lines.append(f"the {scene.organ} is not on the query slice")
-    if not attention.across:
-        lines.append("no line for the support slice: no map there, or nothing is received from it")
+    if attention.silence:
+        lines.append(f"no line for the support slice: {attention.silence}")
     for place, name, looks, mask in (
-        ("self", names[0], attention.itself, scene.truth),
-        ("cross", names[1], attention.across, scene.support_mask),
+        ("self", model.attention, attention.itself, scene.truth),
+        ("cross", model.cross_attention, attention.across, scene.support_mask),
     ):
         if mask.any() and looks:
             lines.append(
                 f"weight on the {scene.organ}, {place} ({name}): {on_organ(looks)}; "
                 f"the organ covers {mask.mean():.1%} of the slice"
             )
+    if model.ffn == "conv" and any(not one.heat.any() for one in attention.across):
+        lines.append(
+            "outside of the mask the attention gives nothing; model.ffn=conv may still hand on "
+            "what neighbors within two tokens received"
+        )
     return lines
 
 
 def on_organ(looks: tuple[Look, ...]) -> str:
-    """The part of the weight on the organ in every round; a dash where there is none."""
-    parts = ("-" if one.on_organ != one.on_organ else f"{one.on_organ:.1%}" for one in looks)
-    return ", ".join(f"round {number} {part}" for number, part in enumerate(parts, start=1))
+    """The part of the weight on the organ in every round, or why there is none."""
+    return ", ".join(f"round {number} {part_of(one)}" for number, one in enumerate(looks, start=1))
+
+
+def part_of(one: Look) -> str:
+    """Percent; or that the position receives nothing, or that no part can be told."""
+    if not one.heat.any():
+        return "nothing (outside of the mask)"
+    if one.heat.min() < 0:
+        return "no part (negative weights)"
+    return f"{one.on_organ:.1%}"

@@ -7,6 +7,9 @@ before a position is added. Prints a table, and in one sentence whether the last
 anything; writes similarity.csv (a line for every slice, organ and round) and the curves as
 similarity.svg and similarity.png.
 
+Runs are named by the mechanisms at the self place / at the cross place, and by what else differs
+among those that are given. Runs that differ in fold and seed alone repeat one another: one curve.
+
 example:
   catnet similarity rounds-0123456789 attention-0123456789 -o ~/similarity
 """
@@ -17,9 +20,10 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
+from catnet.commands.output import try_file
 from catnet.commands.progress import progress_bar
 from catnet.engine import choose_device, limit_threads
-from catnet.evaluate.similarity import measure_similarity
+from catnet.evaluate.similarity import group_names, measure_similarity
 from catnet.report.similarity import similarity_table, verdict, write_similarity
 from catnet.runs import RunFolder, open_run_folder
 
@@ -39,10 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Compare the rounds of every run, then print and write."""
     folders = [open_run_folder(path, overrides=["evaluate.baselines=[]"]) for path in options.runs]
-    rows = pd.concat([measure(folder) for folder in folders], ignore_index=True)
+    folders = list({folder.path.resolve(): folder for folder in folders}.values())
+    target = options.output or folders[0].path / "similarity"
+    try_file(target / "similarity.csv")
+    names = group_names([folder.run for folder in folders])
+    rows = pd.concat(
+        [measure(folder).assign(group=name) for folder, name in zip(folders, names, strict=True)],
+        ignore_index=True,
+    )
     Console(soft_wrap=True).print(similarity_table(rows))
     print(verdict(rows))
-    target = options.output or folders[0].path / "similarity"
     write_similarity(target, rows)
     print(f"table and curves: {target}")
 

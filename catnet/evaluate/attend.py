@@ -40,7 +40,7 @@ class Look:
 class Attention:
     """Looks of a position (row, column) of the query slice: at it, and at the support slice.
 
-    `across` is empty where the cross mechanism has no map, or where the query receives nothing.
+    `across` is empty where there is none; `silence` then says why.
     """
 
     scene: Scene
@@ -48,6 +48,7 @@ class Attention:
     predicted: Slice
     itself: tuple[Look, ...]
     across: tuple[Look, ...]
+    silence: str
 
 
 def check_looks(settings: ModelSettings) -> None:
@@ -73,14 +74,35 @@ def attend(predictor: NetworkPredictor, scene: Scene, *, place: Place | None) ->
     predicted = prediction.probability[0].float().cpu().numpy()
     place = choose_place(scene, predicted) if place is None else place
     check_place(place, scene.image.shape)
+    silence = why_silent(settings, trace)
     with torch.inference_mode(), predictor.autocast():
         return Attention(
             scene,
             place,
             predicted,
             itself=looks_itself(trace, scene, place),
-            across=looks_across(trace, scene, place) if has_map(settings.cross_attention) else (),
+            across=() if silence else looks_across(trace, scene, place),
+            silence=silence,
         )
+
+
+def why_silent(settings: ModelSettings, trace: Trace) -> str:
+    """Why there is no look at the support slice; empty where there are some."""
+    if not has_map(settings.cross_attention):
+        return f"{settings.cross_attention} weighs no single positions and has no map"
+    if any(one.receives.any() for one in trace.rounds):
+        return ""
+    if settings.direction == "query_to_support":
+        return "with model.direction=query_to_support the query receives nothing"
+    if settings.mask_on == "queries":
+        return (
+            "the query receives nothing, since the masks that select its positions "
+            "(model.mask_on=queries) are empty in every round"
+        )
+    return (
+        "the query receives nothing, since the support mask that selects what may be attended to "
+        "(model.mask_on=keys) is empty"
+    )
 
 
 def choose_place(scene: Scene, predicted: Slice) -> Place:
@@ -117,9 +139,7 @@ def looks_itself(trace: Trace, scene: Scene, place: Place) -> tuple[Look, ...]:
 
 
 def looks_across(trace: Trace, scene: Scene, place: Place) -> tuple[Look, ...]:
-    """What `place` attends to on the support slice; nothing where a mask keeps it away."""
-    if not any(one.receives.any() for one in trace.rounds):
-        return ()
+    """What `place` attends to on the support slice; zero where a mask keeps it away."""
     looks = [look(one.across, scene.support_mask, place) for one in trace.rounds]
     size = scene.image.shape
     return tuple(

@@ -1,7 +1,11 @@
-"""Attention as pictures: where a position looks, as heat over the slice that it looks at."""
+"""Attention as pictures: where a position looks, as heat over the slice that it looks at.
+
+Pictures stand front up. A position is told by its row and column in the picture, both from 0, the
+first row on top, as by any tool for images; `turned` goes from there to an array and back.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -14,7 +18,7 @@ from catnet.pictures import PREDICTED, TRUTH
 
 MARK = "#009E73"  # green of Okabe and Ito, beside the two of the contours
 UNIT = "weight, times the even share"
-SHARP = 5.0  # times the even share
+LEAST = 8.0  # times the even share: what the scale reaches at least, so that an even map looks even
 
 
 @dataclass(frozen=True)
@@ -36,51 +40,69 @@ def save_attention(path: Path, attention: Attention, *, names: tuple[str, str], 
     write_bytes(path, file.getvalue())
 
 
+def turned(place: Place, *, rows: int, flip: bool) -> Place:
+    """A position of the picture in the array, or of the array in the picture."""
+    row, column = place
+    return (rows - 1 - row if flip else row), column
+
+
 def draw_attention(attention: Attention, *, names: tuple[str, str], flip: bool) -> "Figure":  # noqa: F821
     """A line for the query slice and one for the support slice, where there are looks at it."""
     from matplotlib.figure import Figure  # late: it costs a second, and most commands draw nothing
 
-    rows = [row for row in rows_of(attention, names) if row.looks]
+    rows = [row for row in rows_of(attention, names, flip=flip) if row.looks]
     columns = 1 + len(attention.itself)
-    figure = Figure(figsize=(2.1 * columns + 1.2, 2.4 * len(rows) + 0.5), layout="constrained")
+    figure = Figure(figsize=(2.1 * columns + 1.2, 2.4 * len(rows) + 0.6), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.08)
-    row, column = attention.place
-    figure.suptitle(
-        f"Where row {row}, column {column} looks (green cross); "
-        f"true {attention.scene.organ}: blue, predicted: orange",
-        fontsize=9,
-    )
+    figure.suptitle(title_of(attention, rows[0].place), fontsize=9)
     grid = figure.subplots(len(rows), columns, squeeze=False)
+    top = max([LEAST, *(float(abs(one.heat).max()) for row in rows for one in row.looks)])
     for line, row in zip(grid, rows, strict=True):
         draw_slice(line[0], row)
-        heat = draw_looks(line[1:], row)
-        for axes in line:
-            axes.set_ylim(*(np.sort if flip else np.flip)([-0.5, row.image.shape[0] - 0.5]))
-        bar = figure.colorbar(heat, ax=list(line[1:]), shrink=0.9, aspect=16, pad=0.01)
-        bar.set_label(UNIT, fontsize=7)
-        bar.ax.tick_params(labelsize=7)
-        bar.ax.set_facecolor("0.15")
+        heat = draw_looks(line[1:], row, top=top)
+        if any(one.heat.any() for one in row.looks):
+            bar = figure.colorbar(heat, ax=list(line[1:]), shrink=0.9, aspect=16, pad=0.01)
+            bar.set_label(UNIT, fontsize=7)
+            bar.ax.tick_params(labelsize=7)
+            bar.ax.set_facecolor("0.15")
     return figure
 
 
-def rows_of(attention: Attention, names: tuple[str, str]) -> tuple[Row, Row]:
-    """The line of the query slice and that of the support slice."""
+def title_of(attention: Attention, place: Place) -> str:
+    """What is to be seen, and what is not."""
+    scene, (row, column) = attention.scene, place
+    true = "blue" if scene.truth.any() else "not on the slice"
+    positive = attention.predicted > 0.5
+    predicted = "everywhere" if positive.all() else "orange" if positive.any() else "nothing"
+    return (
+        f"Where row {row}, column {column} looks (green cross); true {scene.organ}: {true}, "
+        f"predicted: {predicted}"
+    )
+
+
+def rows_of(attention: Attention, names: tuple[str, str], *, flip: bool) -> tuple[Row, Row]:
+    """The line of the query slice and that of the support slice, front up."""
     scene = attention.scene
+    up = np.flipud if flip else np.asarray
+    itself, across = (
+        tuple(replace(one, heat=up(one.heat)) for one in looks)
+        for looks in (attention.itself, attention.across)
+    )
     query = Row(
         f"self: {names[0]}",
         f"query {scene.query.name}, slice {scene.number}",
-        scene.image,
-        {TRUTH: scene.truth, PREDICTED: attention.predicted},
-        attention.place,
-        attention.itself,
+        up(scene.image),
+        {TRUTH: up(scene.truth), PREDICTED: up(attention.predicted)},
+        turned(attention.place, rows=len(scene.image), flip=flip),
+        itself,
     )
     support = Row(
         f"cross: {names[1]}",
         f"support {scene.support.name}, slice {scene.support_number}",
-        scene.support_image,
-        {TRUTH: scene.support_mask},
+        up(scene.support_image),
+        {TRUTH: up(scene.support_mask)},
         None,
-        attention.across,
+        across,
     )
     return query, support
 
@@ -99,10 +121,10 @@ def draw_slice(axes: "Axes", row: Row) -> None:  # noqa: F821
         axes.set_yticks([])
 
 
-def draw_looks(line: Sequence["Axes"], row: Row) -> "ScalarMappable":  # noqa: F821
+def draw_looks(line: Sequence["Axes"], row: Row, *, top: float) -> "ScalarMappable":  # noqa: F821
     """Every round's heat on the slice, on one scale; returns what the color bar shows."""
     height, width = row.image.shape
-    norm, colors = scale_of(row.looks)
+    norm, colors = scale_of(row.looks, top=top)
     for number, (axes, one) in enumerate(zip(line, row.looks, strict=True), start=1):
         draw_base(axes, row, dimmed=1.6)
         axes.set_axis_off()
@@ -118,19 +140,17 @@ def draw_looks(line: Sequence["Axes"], row: Row) -> "ScalarMappable":  # noqa: F
     return heat
 
 
-def scale_of(looks: Sequence[Look]) -> tuple["Normalize", "Colormap"]:  # noqa: F821
-    """Which weight is which color, in all rounds that receive something.
+def scale_of(looks: Sequence[Look], *, top: float) -> tuple["Normalize", "Colormap"]:  # noqa: F821
+    """Which weight is which color: from 0 to `top`, in the whole picture.
 
-    A map with negative weights is centered at zero. Sharp ones get a root scale, or one round that
-    looks at a single token would leave the others dark.
+    It grows as a root: one round that looks at a single token would leave the others dark. Where
+    there are negative weights it goes from -top to top, evenly.
     """
     from matplotlib.colors import Normalize, PowerNorm
 
-    heats = [one.heat for one in looks if one.heat.any()] or [np.zeros((1, 1))]
-    low, high = float(min(x.min() for x in heats)), float(max(x.max() for x in heats))
-    if low < 0:
-        return Normalize(min(low, -high), max(-low, high)), signed()
-    return PowerNorm(0.5 if high > SHARP else 1.0, low, high), clear_to_bright()
+    if min(float(one.heat.min()) for one in looks) < 0:
+        return Normalize(-top, top), signed()
+    return PowerNorm(0.5, 0.0, top), clear_to_bright()
 
 
 def draw_base(axes: "Axes", row: Row, *, dimmed: float) -> None:  # noqa: F821
@@ -153,9 +173,11 @@ def draw_contour(axes: "Axes", mask: Slice, *, color: str, width: float) -> None
 
 
 def remark(one: Look) -> str:
-    """How much of the weight lies on the organ."""
+    """How much of the weight lies on the organ, or why that cannot be told."""
     if not one.heat.any():
-        return "receives nothing"
+        return "outside of the mask: nothing"
+    if one.heat.min() < 0:
+        return "some weights are negative"
     return "" if np.isnan(one.on_organ) else f"{100 * one.on_organ:.1f} % of the weight on it"
 
 

@@ -18,7 +18,10 @@ Slice = Float[ndarray, "h w"]
 
 @dataclass(frozen=True)
 class Scene:
-    """A slice of the query and a slice of the support, by number, and the organ in question."""
+    """A slice of the query and a slice of the support, by number, and the organ in question.
+
+    `tested` says whether the query is one of the run's tested cases, on which it never trained.
+    """
 
     organ: str
     label: int
@@ -26,6 +29,7 @@ class Scene:
     number: int
     support: Case
     support_number: int
+    tested: bool
 
     @property
     def image(self) -> Slice:
@@ -75,6 +79,7 @@ def find_scene(
         number=number,
         support=chosen,
         support_number=support_slice(organ, query=query, number=number, support=chosen),
+        tested=query in split(folder.card, cases, folder.run.data.fold).tested,
     )
 
 

@@ -5,6 +5,7 @@ organ, CKA compares the positions of F_i with those of F_N: where F_i and F_N ar
 after i turn and scale the feature at most.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from catnet.config import Run
 from catnet.data.store import Case
 from catnet.errors import UserError
 from catnet.evaluate.cases import Task, encode, pieces
@@ -24,11 +26,17 @@ from catnet.model.encoder import Encoded
 from catnet.model.trace import check_rounds, traced
 from catnet.runs import RunFolder
 
+TOLD = {  # elsewhere in a curve's name, or of no effect on it
+    *("data.fold", "model.attention", "model.cross_attention", "model.rounds"),
+    *("evaluate.protocols", "evaluate.baselines", "evaluate.tolerance", "evaluate.batch"),
+    *("evaluate.predictions", "evaluate.pictures"),
+}
+
 
 def measure_similarity(
     folder: RunFolder, *, device: torch.device, report: Callable[[int, int, str], None]
 ) -> pd.DataFrame:
-    """A row for every slice, organ and round: run, mechanism, ..., round, cka.
+    """A row for every slice, organ and round: run, mechanism (self / cross), ..., round, cka.
 
     `report` is told (finished cases, all cases, the query at hand). Raises `UserError` where the
     run is not trained or has no rounds, or where no support and query share an organ.
@@ -41,7 +49,7 @@ def measure_similarity(
     pairs = list(support_query_pairs(folder))
     same = {
         "run": folder.path.name,
-        "mechanism": mechanism_name(run.model.attention, run.model.cross_attention),
+        "mechanism": f"{run.model.attention} / {run.model.cross_attention}",
         "card": folder.card.name,
         "fold": run.data.fold,
         "seed": run.seed,
@@ -58,9 +66,32 @@ def measure_similarity(
     return pd.DataFrame(rows)
 
 
-def mechanism_name(own: str, across: str) -> str:
-    """The mechanism at the self place; with that at the cross place where it is another one."""
-    return own if across == "masked" else f"{own} / {across}"
+def group_names(runs: Sequence[Run]) -> list[str]:
+    """What every run is called: its mechanisms (self / cross), and what else differs among them.
+
+    Runs that differ in fold and seed alone have the same name: they repeat one another. The number
+    of rounds is left to the curves, which show it.
+    """
+    settings = [decisive(run) for run in runs]
+    keys = [key for key in settings[0] if len({str(one[key]) for one in settings}) > 1]
+    names = []
+    for run, one in zip(runs, settings, strict=True):
+        own = f"{run.model.attention} / {run.model.cross_attention}"
+        names.append(
+            ", ".join([own, *(f"{key.removeprefix('model.')}={one[key]}" for key in keys)])
+        )
+    return names
+
+
+def decisive(run: Run) -> dict[str, str]:
+    """Every setting that tells runs apart, by its whole name, in the words of a run file."""
+    groups = run.model_dump(mode="json", include={"data", "augment", "model", "train", "evaluate"})
+    return {
+        f"{group}.{key}": json.dumps(value).replace('"', "")
+        for group, settings in groups.items()
+        for key, value in settings.items()
+        if f"{group}.{key}" not in TOLD
+    }
 
 
 def compare_case(

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from catnet.config import ModelSettings
-from catnet.model.attention import build_attention, build_cross_attention
+from catnet.model.attention import build_attention, build_cross_attention, check_places
 from catnet.model.cmat import CrossAttention, Round, SelfAttention, Streams
 from catnet.model.encoder import Encoded
 from catnet.model.mife import MIFE
@@ -31,6 +31,7 @@ class CATNet(Network):
     name: ClassVar[str] = "catnet"
 
     def __init__(self, settings: ModelSettings) -> None:
+        check_places(settings)
         super().__init__(settings)
         self.mife = MIFE(dim=settings.dim)
         self.position = POSITION[settings.position](settings.dim)

@@ -9,10 +9,13 @@ Paper: Lin et al., MICCAI 2023, arXiv 2303.13867, section 2.2 and Figure 1.
 
 The sources leave open where the mask enters, so it is a setting. `mask_on: queries` (as drawn)
 selects the positions that receive: a row whose weights are all zero, or all excluded before the
-softmax, adds nothing either way, so `mask_how` makes no difference there. `mask_on: keys` selects
-the positions of the other stream that may be attended to: exactly, for CAT-Net's own `masked`; any
-other mechanism of the zoo is given a context whose background is erased. A mask without foreground
-leaves the stream as it was.
+softmax, adds nothing either way, so `mask_how` makes no difference there. It is the attention that
+is masked: `ffn: conv` mixes neighbors, so it hands on to a position outside of the mask, up to two
+away, what those inside received. `mask_on: keys` selects the positions of the other stream that may
+be attended to. For CAT-Net's own `masked`, `bias` removes the others exactly; `multiply` drops
+their values after the softmax, in whose denominator their keys remain. Any other mechanism of the
+zoo is given a context whose background is erased: see `erase` for what `mask_how` means there. A
+mask without foreground leaves the stream as it was.
 """
 
 from dataclasses import dataclass
@@ -23,7 +26,7 @@ from einops import pack, rearrange, reduce, repeat, unpack
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from catnet.model.attention.layers import Mechanism
+from catnet.model.attention.layers import Mechanism, check_place
 from catnet.model.attention.masked import MaskedAttention
 from catnet.model.ffn import FFN
 from catnet.model.ops import ChannelNorm
@@ -48,10 +51,14 @@ class Streams:
 
 
 class SelfAttention(nn.Module):
-    """X = LN(MLP(SA(F)) + F), with any mechanism of the zoo as SA."""
+    """X = LN(MLP(SA(F)) + F), with any mechanism of the zoo as SA.
+
+    Raises `UserError` for one that needs a map which the first round does not have.
+    """
 
     def __init__(self, *, dim: int, attention: Mechanism, ffn: str, mlp_ratio: float) -> None:
         super().__init__()
+        check_place(attention)
         self.attention = attention
         self.ffn = FFN[ffn](dim, ratio=mlp_ratio)
         self.norm = ChannelNorm(dim)
@@ -66,7 +73,10 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """One stream receives from the other, restricted by one of the two masks."""
+    """One stream receives from the other, restricted by one of the two masks.
+
+    Raises `UserError` for a mechanism that needs a map, which the cross place never has.
+    """
 
     def __init__(
         self,
@@ -79,6 +89,7 @@ class CrossAttention(nn.Module):
         mask_how: Literal["multiply", "bias"],
     ) -> None:
         super().__init__()
+        check_place(attention)
         self.attention = attention
         self.attended_norm = ChannelNorm(dim)
         self.ffn = FFN[ffn](dim, ratio=mlp_ratio)
@@ -128,10 +139,15 @@ class CrossAttention(nn.Module):
 def erase(
     context: Context, *, kept: Float[Tensor, "b i j"], how: Literal["multiply", "bias"]
 ) -> Context:
-    """A context without its background, for mechanisms that weigh no single positions.
+    """A context without its background, for mechanisms other than `masked`.
 
-    `multiply` leaves zeros in its place, as weights times zero would; `bias` the mean of what is
-    kept, so that it takes no part in any statistic of the context.
+    `multiply` leaves zeros in its place, `bias` the mean of what is kept. Nothing of the background
+    can be read from the result but its place. With `bias`, means and maxima are those of the kept
+    positions alone: so `se`, `eca`, `gc` that pools by the average, and `cbam` that pools by avg
+    and max receive as if the background were not there. All others see that some positions are
+    alike: `gsop`'s covariance shrinks, lp and lse count them, and where there are weights for
+    positions (`nonlocal`, `gsa`, `lsa`, `lsa-gsa`, `outlook`, `clo`, `stripe`, `refiner`, `a2`,
+    `gc`) the erased ones keep a share.
     """
     mask = rearrange(kept, "b i j -> b 1 i j")
     foreground = context * mask

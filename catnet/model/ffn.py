@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from catnet.errors import UserError
 from catnet.types import Features
 
+EXACT = 1e-12  # relative: what a product of floats may lack of a whole number
+
 
 class Mlp(nn.Module):
     """1x1 convolution, GELU, 1x1 convolution; `ratio * dim` hidden channels."""
@@ -72,8 +74,11 @@ class ConvFFN(nn.Module):
 
 
 def hidden_channels(dim: int, ratio: float | int) -> int:
-    """`ratio * dim`, rounded down; raises `UserError` where none is left."""
-    hidden = int(dim * ratio)
+    """`ratio * dim`, rounded down; raises `UserError` where none is left.
+
+    A ratio that is a quotient of whole numbers, such as 29 / 25, gives back its numerator.
+    """
+    hidden = int(dim * ratio * (1 + EXACT))
     if hidden < 1:
         raise UserError(f"feed-forward network: ratio={ratio} leaves no channel of dim={dim}")
     return hidden

@@ -47,7 +47,8 @@ class RoundTrace:
     """One round: the streams that it was given, its calls for the query, the feature it left.
 
     `receives` (b, h, w) is one where the cross attention added to the query, zero where a mask or
-    `model.direction` kept it away.
+    `model.direction` kept it away. A feed-forward that mixes neighbors (`model.ffn=conv`) may hand
+    on what they received to a position where it is zero.
     """
 
     streams: Streams
@@ -131,7 +132,7 @@ def traced_prior(model: nn.Module) -> Iterator[list[Map]]:
 
 
 def received(cmat: Round, streams: Streams) -> Map:
-    """One where the query received from the support in a round."""
+    """One where the query's attention received from the support in a round."""
     kept = streams.query_kept
     if cmat.direction == "query_to_support":
         return torch.zeros_like(kept)

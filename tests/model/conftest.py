@@ -1,5 +1,6 @@
 """Small networks and episodes, for the tests of the model."""
 
+import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -70,6 +71,14 @@ def make_episode(*, batch=2, shots=1, height=64, width=96, seed=0):
     masks = (F.interpolate(coarse, shape[-2:], mode="bilinear") > 0.2).float()
     images = images + 2 * masks
     return Episode(images[:, 1:, None], masks[:, 1:], images[:, :1], masks[:, 0])
+
+
+@pytest.fixture
+def unchecked():
+    """As a user runs it: without the checks of types and shapes that the tests install."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.ffn import FFN, ConvFFN, Mlp
+from catnet.model.ffn import FFN, ConvFFN, Mlp, hidden_channels
 
 
 @torch.no_grad()
@@ -15,6 +15,13 @@ def test_every_network_keeps_the_shape(name, generator):
     x = torch.randn(2, 6, 5, 3, generator=generator)
     assert module(x).shape == x.shape
     assert module.expand.out_channels == 15
+
+
+@pytest.mark.parametrize("dim", range(1, 60))
+def test_a_quotient_of_whole_numbers_gives_back_its_numerator(dim):
+    for hidden in range(1, 200):
+        assert hidden_channels(dim, hidden / dim) == hidden
+    assert hidden_channels(10, 2.59) == 25
 
 
 @torch.no_grad()

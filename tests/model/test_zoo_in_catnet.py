@@ -130,3 +130,9 @@ def test_a_wrong_setting_of_the_zoo_is_one_sentence(changes, words):
         CATNet(ModelSettings(encoder="tu-test_resnet", dim=32, **changes))
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_name_is_refused_even_where_no_round_runs():
+    for settings in ({"attention": "foo"}, {"cross_attention": "none"}):
+        with pytest.raises(UserError, match=r"foo|no cross form"):
+            CATNet(ModelSettings(encoder="tu-test_resnet", dim=32, rounds=0, **settings))

@@ -7,10 +7,24 @@ import torch
 from einops import rearrange
 from zoo import CROSS, DIM, FEW, where_crossed
 
+from catnet.errors import UserError
 from catnet.model.attention import ATTENTION, build_attention
-from catnet.model.cmat import CrossAttention, Round, SelfAttention, Streams
+from catnet.model.cmat import CrossAttention, Round, SelfAttention, Streams, erase
 
-SEPARATE = [name for name in CROSS if ATTENTION[name].aligned or ATTENTION[name].one_by_one]
+OPTIONS = [  # those of which the way that shots are seen depends
+    ("cbam", {"pools": ["lp"]}),
+    ("cbam", {"pools": ["avg", "lse"]}),
+    ("gsa", {"ratio": 1}),
+    ("gsop", {"mode": "both"}),
+    ("gsop", {"stride": 2}),
+    ("nonlocal", {"subsample": False}),
+]
+PLACED = [(name, {}) for name in CROSS] + OPTIONS
+SEPARATE = [
+    (name, options)
+    for name, options in PLACED
+    if (one := build_attention(name, DIM, FEW.get(name, {}) | options)).aligned or one.one_by_one
+]
 BLOCKING = [(name, how) for name in CROSS for how in ("multiply", "bias")]
 BLOCKING.remove(("masked", "multiply"))  # the background keeps its share of the softmax there
 hows = pytest.mark.parametrize("mask_how", ["multiply", "bias"])
@@ -26,9 +40,9 @@ def scatter(module):
     return module.double().eval()
 
 
-def make_cross(name, *, mask_on, mask_how="multiply"):
+def make_cross(name, *, mask_on, mask_how="multiply", given=None):
     torch.manual_seed(0)
-    attention = build_attention(name, DIM, FEW.get(name, {}))
+    attention = build_attention(name, DIM, FEW.get(name, {}) | (given or {}))
     options = {"ffn": "mlp", "mlp_ratio": 1.5, "mask_on": mask_on, "mask_how": mask_how}
     return scatter(CrossAttention(dim=DIM, attention=attention, **options))
 
@@ -136,12 +150,12 @@ def test_an_empty_mask_leaves_the_map_as_it_is(name, mask_on, mask_how, exchange
         assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("name", SEPARATE)
+@pytest.mark.parametrize(("name", "options"), SEPARATE)
 @pytest.mark.parametrize("mask_on", ["queries", "none"])
 @torch.no_grad()
-def test_two_shots_that_are_not_mixed_give_the_mean_of_both(name, mask_on, exchange):
+def test_two_shots_that_are_not_mixed_give_the_mean_of_both(name, options, mask_on, exchange):
     x, context, masks = exchange
-    cross = make_cross(name, mask_on=mask_on)
+    cross = make_cross(name, mask_on=mask_on, given=options)
     single = [
         cross.attend(x, part, kept=masks["kept"], context_kept=kept)
         for part, kept in zip(
@@ -153,13 +167,81 @@ def test_two_shots_that_are_not_mixed_give_the_mean_of_both(name, mask_on, excha
     assert not torch.allclose(single[0], single[1])
 
 
-@where_crossed
+@pytest.mark.parametrize(("name", "options"), PLACED)
+@pytest.mark.parametrize("size", [(5, 6), (8, 8), (7, 9)], ids=str)
 @torch.no_grad()
-def test_two_shots_alike_are_as_good_as_one(name, exchange):
-    """On a map that cells divide, so that none has a part in both."""
+def test_no_shot_is_mixed_with_the_next(name, options, size):
+    """Their order does not matter, and one shot given twice is that shot: no cell has both."""
+    x, one, other = (normal(2, DIM, *size, seed=seed) for seed in range(3))
+    cross = make_cross(name, mask_on="none", given=options)
+    received = cross.receive(x, torch.cat([one, other], dim=2))
+    torch.testing.assert_close(cross.receive(x, torch.cat([other, one], dim=2)), received)
+    alone = cross.receive(x, one)
+    torch.testing.assert_close(cross.receive(x, torch.cat([one, one], dim=2)), alone)
+    assert not torch.allclose(alone, received)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "exact"),
+    [
+        ("se", {}, True),
+        ("eca", {}, True),
+        ("cbam", {}, True),
+        ("cbam", {"pools": ["lse"]}, False),
+        ("gc", {"pooling": "average"}, True),
+        ("gc", {}, False),
+        ("gsop", {}, False),
+        ("nonlocal", {}, False),
+        ("gsa", {}, False),
+        ("a2", {}, False),
+        ("refiner", {}, False),
+    ],
+)
+@torch.no_grad()
+def test_for_which_mechanisms_an_erased_background_might_as_well_be_cut_off(name, options, exact):
+    """What `erase` says: the context's lower half is background, or is not there."""
+    x, context = normal(2, DIM, 8, 8), normal(2, DIM, 8, 8, seed=1)
+    kept = torch.zeros(2, 8, 8, dtype=torch.float64)
+    kept[:, :4] = 1
+    attention = scatter(build_attention(name, DIM, FEW.get(name, {}) | options))
+    cut = attention(x, context[:, :, :4])
+    erased = attention(x, erase(context, kept=kept, how="bias"))
+    assert torch.allclose(erased, cut, rtol=1e-9) == exact
+    assert not torch.allclose(attention(x, erase(context, kept=kept, how="multiply")), cut)
+
+
+@pytest.mark.parametrize(("how", "exact"), [("bias", True), ("multiply", False)])
+@torch.no_grad()
+def test_masked_removes_a_background_exactly_with_bias_alone(how, exact, exchange):
     x, context, _ = exchange
-    one = context[..., :8, :]
-    cross = make_cross(name, mask_on="none")
-    received = cross.receive(x, one)
-    twice = cross.receive(x, torch.cat([one, one], dim=2))
-    torch.testing.assert_close(twice, received)
+    kept = torch.zeros(2, 16, 9, dtype=torch.float64)
+    kept[:, :6] = 1
+    attention = scatter(build_attention("masked", DIM, {}))
+    cut = attention(x, context[:, :, :6])
+    assert torch.allclose(attention(x, context, keep=kept, how=how), cut) == exact
+
+
+def test_with_a_convolution_behind_it_the_mask_restricts_the_attention_and_not_what_follows():
+    """What the docstring says of `ffn: conv`: it reaches two positions beyond the mask."""
+    x, context = normal(1, DIM, 9, 9), normal(1, DIM, 9, 9, seed=1)
+    kept = torch.zeros(1, 9, 9, dtype=torch.float64)
+    kept[:, 4, 4] = 1
+    masks = {"kept": kept, "context_kept": torch.ones_like(kept)}
+    attention = build_attention("masked", DIM, {})
+    options = {"mlp_ratio": 1.5, "mask_on": "queries", "mask_how": "multiply"}
+    for ffn, reached in (("mlp", 1), ("conv", 25)):
+        cross = scatter(CrossAttention(dim=DIM, attention=attention, ffn=ffn, **options))
+        with torch.no_grad():
+            moved = (cross(x, context, **masks) != cross(x, -context, **masks)).any(dim=1)
+        assert moved.sum() == reached
+        assert moved[0, 4, 4]
+
+
+@pytest.mark.parametrize("place", ["self", "cross"])
+def test_a_mechanism_that_needs_a_map_is_refused_before_it_runs(place):
+    shared = build_attention("refiner", DIM, {"share": True})
+    options = {"dim": DIM, "attention": shared, "ffn": "mlp", "mlp_ratio": 1.5}
+    crossed = {"mask_on": "none", "mask_how": "bias"} if place == "cross" else {}
+    kind = CrossAttention if crossed else SelfAttention
+    with pytest.raises(UserError, match="Refiner with these options needs the attention map"):
+        kind(**options, **crossed)

@@ -3,13 +3,12 @@
 `forward(x, context=None) -> like x` on (b, c, h, w); without a context a mechanism attends to `x`.
 """
 
-import difflib
-import inspect
 from collections.abc import Mapping
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+import torch
 from torch import Tensor
 
+from catnet.config import ModelSettings
 from catnet.errors import UserError
 from catnet.model.attention.cbam import CBAM
 from catnet.model.attention.cloformer import CloAttention
@@ -18,7 +17,7 @@ from catnet.model.attention.double import DoubleAttention
 from catnet.model.attention.eca import EfficientChannelAttention
 from catnet.model.attention.gsop import GSoP
 from catnet.model.attention.identity import NoAttention
-from catnet.model.attention.layers import Mechanism
+from catnet.model.attention.layers import Mechanism, check_place
 from catnet.model.attention.masked import MaskedAttention
 from catnet.model.attention.nonlocal_block import NonLocal
 from catnet.model.attention.outlook import OutlookAttention
@@ -28,96 +27,108 @@ from catnet.model.attention.stripe import StripeAttention
 from catnet.model.attention.twins import SpatiallySeparableAttention
 from catnet.model.attention.twins_gsa import GlobalSubsampledAttention
 from catnet.model.attention.twins_lsa import LocallyGroupedAttention
+from catnet.model.options import among, check_dim, check_options, options_of
+from catnet.model.published import check_fit, check_published
+
+__all__ = [
+    "ATTENTION",
+    "build_attention",
+    "build_cross_attention",
+    "check_places",
+    "convert",
+    "find",
+    "load_published",
+    "options_of",
+]
 
 ATTENTION: dict[str, type[Mechanism]] = {
-    "a2": DoubleAttention,
-    "cbam": CBAM,
-    "clo": CloAttention,
-    "eca": EfficientChannelAttention,
-    "gc": GlobalContext,
+    "masked": MaskedAttention,
+    "nonlocal": NonLocal,
     "gsa": GlobalSubsampledAttention,
-    "gsop": GSoP,
     "lsa": LocallyGroupedAttention,
     "lsa-gsa": SpatiallySeparableAttention,
-    "masked": MaskedAttention,
-    "none": NoAttention,
-    "nonlocal": NonLocal,
     "outlook": OutlookAttention,
-    "refiner": Refiner,
-    "se": SqueezeExcitation,
+    "clo": CloAttention,
     "stripe": StripeAttention,
+    "refiner": Refiner,
+    "a2": DoubleAttention,
+    "gc": GlobalContext,
+    "gsop": GSoP,
+    "cbam": CBAM,
+    "se": SqueezeExcitation,
+    "eca": EfficientChannelAttention,
+    "none": NoAttention,
 }
-
-STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def build_attention(name: str, dim: int, options: Mapping[str, object]) -> Mechanism:
     """The mechanism `name` for `dim` channels.
 
-    Raises `UserError` for an unknown name, which lists the known ones, for an option that the
-    mechanism does not have, which lists those it has, and for a value that an option cannot take.
+    Raises `UserError` for an unknown name, which lists the known ones, for a number of channels
+    that is none, for an option that the mechanism does not have, which lists those it has, and for
+    a value that an option cannot take.
     """
     mechanism = find(name)
-    known = parameters_of(mechanism)
-    for option in options:
-        if option not in known:
-            raise UserError(f"attention {name!r} has no option {option!r}{among(option, known)}")
-    given = {key: typed(known[key], value, attention=name) for key, value in options.items()}
-    return mechanism(dim, **given)
+    check_dim(name, dim)
+    return mechanism(dim, **check_options(name, mechanism, options))
 
 
 def build_cross_attention(name: str, dim: int, options: Mapping[str, object]) -> Mechanism:
     """As `build_attention`, for the cross place; raises `UserError` for one without that form."""
     if not find(name).cross:
-        able = ", ".join(sorted(key for key, kind in ATTENTION.items() if kind.cross))
+        able = ", ".join(key for key, kind in ATTENTION.items() if kind.cross)
         raise UserError(f"attention {name!r} has no cross form; those that have: {able}")
     return build_attention(name, dim, options)
 
 
-def convert(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def check_places(settings: ModelSettings) -> None:
+    """Raise `UserError` unless both places of CMAT can be built, whether or not a round runs.
+
+    Nothing is allocated, and no random number is drawn.
+    """
+    with torch.device("meta"):
+        check_place(build_attention(settings.attention, settings.dim, settings.attention_options))
+        check_place(
+            build_cross_attention(
+                settings.cross_attention, settings.dim, settings.cross_attention_options
+            )
+        )
+
+
+def convert(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The authors' trained weights of a mechanism, under our parameter names.
 
-    Raises `UserError` where the mechanism has no published implementation to convert from.
+    Every name is taken, but for those that a mechanism's `convert` lists as of no effect here.
+    Raises `UserError` where the mechanism has no published implementation to convert from, and for
+    a parameter that is missing, unknown or of another shape.
     """
     mechanism = find(name)
     if not hasattr(mechanism, "convert"):
         raise UserError(f"attention {name!r} has no authors' weights to convert")
-    return mechanism.convert(state)
+    try:
+        check_published(state, mechanism.published)
+        return mechanism.convert(dict(state))
+    except UserError as error:
+        raise UserError(f"attention {name!r}, authors' weights: {error}") from None
+
+
+def load_published(mechanism: Mechanism, state: Mapping[str, Tensor]) -> None:
+    """Put the authors' trained weights into a mechanism that was built with their options.
+
+    Raises `UserError` as `convert` does, and where a parameter of the mechanism is left without a
+    weight or is of another shape. Layers that only ours has (`new_layers`) stay as they are.
+    """
+    (name,) = (key for key, kind in ATTENTION.items() if kind is type(mechanism))
+    ours = convert(name, state)
+    try:
+        check_fit(ours, mechanism.state_dict(), new=mechanism.new_layers)
+    except UserError as error:
+        raise UserError(f"attention {name!r}, authors' weights: {error}") from None
+    mechanism.load_state_dict(ours, strict=False)
 
 
 def find(name: str) -> type[Mechanism]:
     """The class of a mechanism; raises `UserError` for an unknown name."""
-    if name not in ATTENTION:
+    if not isinstance(name, str) or name not in ATTENTION:
         raise UserError(f"attention {name!r} is unknown{among(name, ATTENTION)}")
     return ATTENTION[name]
-
-
-def options_of(mechanism: type[Mechanism]) -> dict[str, object]:
-    """The options of a mechanism and their defaults."""
-    return {name: option.default for name, option in parameters_of(mechanism).items()}
-
-
-def parameters_of(mechanism: type[Mechanism]) -> dict[str, inspect.Parameter]:
-    """The options of a mechanism as its constructor declares them."""
-    parameters = inspect.signature(mechanism.__init__).parameters.values()
-    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-def typed(option: inspect.Parameter, value: object, *, attention: str) -> object:
-    """The value of an option; raises `UserError` where it is not of the type declared."""
-    try:
-        return TypeAdapter(option.annotation, config=STRICT).validate_python(value)
-    except ValidationError as error:
-        kind = inspect.formatannotation(option.annotation).rpartition(".")[2]
-        why = error.errors()[0]["msg"].partition("\n")[0]
-        raise UserError(
-            f"attention {attention!r}: {option.name}={value!r} is no {kind} "
-            f"({why[:1].lower()}{why[1:]}); give one, or leave the option out"
-        ) from None
-
-
-def among(name: str, known: Mapping[str, object]) -> str:
-    """The nearest known name, and all of them."""
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ";"
-    return f"{hint} (known: {', '.join(sorted(known)) or 'none'})"

@@ -12,21 +12,23 @@ and max.
 Differs from the authors' code (Jongchan/attention-module): the gradient of lp is 0 at an all-zero
 channel, theirs is NaN. The batch-norm before the second sigmoid is in their code, not in the paper.
 Cross form: the poolings see the context, the channel weights are applied to `x`; the spatial
-weights stay a matter of `x`. The context may have any height and width.
+weights stay a matter of `x`. The context may have any height and width. lp and lse grow with the
+number of positions, so with either several contexts in a row are seen one by one.
 Cost: m c a pool, 2 c^2 / reduction a pool for the MLP, 2 k^2 n for the convolution (n tokens of x,
 m of context).
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from einops import pack, rearrange, reduce
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import Mechanism, State, rename
+from catnet.model.attention.layers import Mechanism, State, rename, seen
 from catnet.types import Context, Features
 
 POOLS = ("avg", "max", "lp", "lse")
@@ -45,19 +47,30 @@ class CBAM(Mechanism):
     """
 
     paper: ClassVar[str] = "CBAM, arXiv 1807.06521"
+    good_for: ClassVar[str] = "channel weights from means and maxima, then one weight a position"
+    published: ClassVar[dict[str, str]] = {
+        "ChannelGate.mlp.1.weight": "r c",
+        "ChannelGate.mlp.1.bias": "r",
+        "ChannelGate.mlp.3.weight": "c r",
+        "ChannelGate.mlp.3.bias": "c",
+    }
 
     def __init__(
         self,
         dim: int,
         *,
-        reduction: int = 16,
-        pools: Sequence[str] = ("avg", "max"),
-        spatial: bool = True,
-        kernel: int = 7,
+        reduction: Annotated[int, Field(description="dim over the hidden channels")] = 16,
+        pools: Annotated[Sequence[str], Field(description="some of avg, max, lp, lse")] = (
+            "avg",
+            "max",
+        ),
+        spatial: Annotated[bool, Field(description="the second step, a weight a position")] = True,
+        kernel: Annotated[int, Field(le=127, description="side of its convolution, odd")] = 7,
     ) -> None:
         super().__init__()
         check(dim, reduction=reduction, pools=pools, kernel=kernel)
         self.pools = tuple(pools)
+        self.one_by_one = not set(pools) <= {"avg", "max"}
         hidden = dim // reduction
         self.excite = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
         self.locate = None
@@ -67,7 +80,7 @@ class CBAM(Mechanism):
 
     def forward(self, x: Features, context: Context | None = None) -> Features:
         """Weigh the channels of `x` by the context (default: `x`), then its positions by itself."""
-        x = x * self.channel_weights(x if context is None else context)
+        x = x * self.channel_weights(seen(x, context))
         if self.locate is None:
             return x
         summary, _ = pack(

@@ -23,18 +23,28 @@ Cost, of a branch with a c of the c channels (0 < a <= 1), for n tokens, cells o
 local n (3 a c^2 + 3 a c k^2 + 2 a^2 c^2), global n a c (c + 2 c / w^2 + 2 n / w^2); W_O n c^2.
 """
 
+import re
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import Mechanism, align, check_heads, rename
-from catnet.model.ffn import ConvFFN
+from catnet.model.attention.layers import (
+    Heads,
+    Mechanism,
+    QkvBias,
+    align,
+    check_heads,
+    rename,
+    reshape,
+    seen,
+)
 from catnet.types import Context, Features
 
 GLOBAL_NAMES = {
@@ -42,11 +52,8 @@ GLOBAL_NAMES = {
     "global_kv": "global_branch.key_value",
     "proj": "project",
 }
-BLOCK_NAMES = {
-    "norm1": "attention_norm",
-    "norm2": "feed_forward_norm",
-    **{f"downsample.{step}": f"shortcut.{step}" for step in range(3)},
-}
+LOCAL = re.compile(r"(qkvs|convs)\.\d+\.(weight|bias)")
+GATE = re.compile(r"act_blocks\.\d+\.act_block\.[02]\.(weight|bias)")
 
 
 class CloAttention(Mechanism):
@@ -54,16 +61,25 @@ class CloAttention(Mechanism):
 
     aligned: ClassVar[bool] = True
     paper: ClassVar[str] = "CloFormer, arXiv 2303.17803"
+    good_for: ClassVar[str] = "local gates beside global attention to a map pooled 2 x 2"
+    published: ClassVar[dict[str, str]] = {"proj.weight": "c c 1 1"}
 
     def __init__(
         self,
         dim: int,
         *,
-        heads: int = 8,
-        group_split: Sequence[int] = (4, 4),
-        kernels: Sequence[int] = (7,),
-        window: int = 2,
-        qkv_bias: bool = True,
+        heads: Heads = 8,
+        group_split: Annotated[
+            Sequence[int], Field(description="heads of every local branch and of the global one")
+        ] = (4, 4),
+        kernels: Annotated[
+            Sequence[Annotated[int, Field(le=127)]],
+            Field(description="sides of the local branches' kernels, odd"),
+        ] = (7,),
+        window: Annotated[
+            int, Field(le=1024, description="side of the global branch's cells, in tokens")
+        ] = 2,
+        qkv_bias: QkvBias = True,
     ) -> None:
         super().__init__()
         check_heads("clo", dim=dim, heads=heads)
@@ -86,7 +102,7 @@ class CloAttention(Mechanism):
 
     def forward(self, x: Features, context: Context | None = None) -> Features:
         """Attend from `x` to `context` (default: `x` itself), near and far."""
-        context = x if context is None else context
+        context = seen(x, context)
         near = align(context, like=x)
         mixed = [branch(x, near) for branch in self.local_branches]
         if self.global_branch is not None:
@@ -100,7 +116,7 @@ class CloAttention(Mechanism):
 
         A local branch has gates instead. Without a global branch there are no heads.
         """
-        context = x if context is None else context
+        context = seen(x, context)
         if self.global_branch is None:
             positions = [part.shape[-2] * part.shape[-1] for part in (x, context)]
             return x.new_zeros(len(x), 0, *positions)
@@ -111,9 +127,9 @@ class CloAttention(Mechanism):
         """From the names of the authors' EfficientAttention to ours."""
         ours = {}
         for name, tensor in state.items():
-            if name.startswith(("qkvs.", "convs.")):
+            if LOCAL.fullmatch(name):
                 ours |= AttnConv.split(name, tensor)
-            elif name.startswith("act_blocks."):
+            elif GATE.fullmatch(name):
                 name = name.replace("act_blocks.", "local_branches.")
                 ours[name.replace("act_block.", "gate.")] = tensor
             else:
@@ -151,7 +167,11 @@ class AttnConv(nn.Module):
         step = ("qkvs", "convs").index(stem)
         return {
             f"local_branches.{branch}.{part}.{step}.{kind}": share
-            for part, share in zip(("query", "key", "value"), tensor.chunk(3), strict=True)
+            for part, share in zip(
+                ("query", "key", "value"),
+                reshape(name, tensor, "(part c) ... -> part c ...", part=3),
+                strict=True,
+            )
         }
 
 
@@ -192,57 +212,6 @@ class PooledAttention(nn.Module):
         each = torch.eye(height * width, dtype=weights.dtype, device=x.device)
         shares = self.cells(rearrange(each, "m (h w) -> m 1 h w", h=height))
         return weights @ rearrange(shares, "m 1 i j -> (i j) m")
-
-
-class CloBlock(nn.Module):
-    """Attention, then ConvFFN, each behind a norm of the whole map and added to what came in.
-
-    `stride` 2 halves the map (rounded up); `out_dim` channels come out, `dim` where it is None.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        *,
-        attention: CloAttention,
-        ratio: float | int = 4.0,
-        kernel: int = 5,
-        stride: int = 1,
-        out_dim: int | None = None,
-    ) -> None:
-        super().__init__()
-        out_dim = out_dim or dim
-        if stride == 1 and out_dim != dim:
-            raise UserError(f"CloBlock: with stride=1, out_dim={out_dim} must be dim={dim}")
-        self.attention_norm = nn.GroupNorm(1, dim)
-        self.attention = attention
-        self.feed_forward_norm = nn.GroupNorm(1, dim)
-        self.feed_forward = ConvFFN(dim, ratio=ratio, kernel=kernel, stride=stride, out_dim=out_dim)
-        self.shortcut = nn.Identity()
-        if stride > 1:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(dim, dim, kernel, stride=stride, padding=kernel // 2),
-                nn.BatchNorm2d(dim),
-                nn.Conv2d(dim, out_dim, 1),
-            )
-
-    def forward(self, x: Features, context: Context | None = None) -> Float[Tensor, "b out k l"]:
-        """Attend to `context` (default: `x` itself), then mix channels and neighbors."""
-        context = None if context is None else self.attention_norm(context)
-        x = x + self.attention(self.attention_norm(x), context)
-        return self.shortcut(x) + self.feed_forward(self.feed_forward_norm(x))
-
-    @staticmethod
-    def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """From the names of the authors' EfficientBlock to ours."""
-        attention = {n.removeprefix("attn."): t for n, t in state.items() if n.startswith("attn.")}
-        mlp = {n.removeprefix("mlp."): t for n, t in state.items() if n.startswith("mlp.")}
-        outer = {n: t for n, t in state.items() if not n.startswith(("attn.", "mlp."))}
-        return (
-            {f"attention.{n}": t for n, t in CloAttention.convert(attention).items()}
-            | {f"feed_forward.{n}": t for n, t in ConvFFN.convert(mlp).items()}
-            | rename(outer, BLOCK_NAMES)
-        )
 
 
 def check_split(split: Sequence[int], *, heads: int, kernels: Sequence[int]) -> None:

@@ -17,14 +17,22 @@ Cross form: the context is pooled, `x` receives; the context may have any height
 Cost: 2 m c to pool, 2 ratio c^2 for the transform, n c to apply it (n tokens of x, m of context).
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from einops import rearrange, repeat
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import Mechanism, State, rename
+from catnet.model.attention.layers import (
+    IdentityStart,
+    Mechanism,
+    State,
+    rename,
+    reshape,
+    seen,
+)
 from catnet.types import Context, Features
 
 POOLING = ("attention", "average")
@@ -32,22 +40,33 @@ FUSION = ("add", "multiply", "both")
 NAMES = {"conv_mask": "where"}
 NAMES |= {f"channel_add_conv.{layer}": f"add.{layer}" for layer in (0, 1, 3)}
 NAMES |= {f"channel_mul_conv.{layer}": f"multiply.{layer}" for layer in (0, 1, 3)}
-SHAPES = {1: "c -> c", 3: "c 1 1 -> c", 4: "o i 1 1 -> o i"}
+SHAPES = {3: "c 1 1 -> c", 4: "o i 1 1 -> o i"}
+CANCELLED = ("conv_mask.bias",)  # a constant in front of a softmax
 
 
 class GlobalContext(Mechanism):
     """The query-independent simplification of the non-local block."""
 
     paper: ClassVar[str] = "GCNet, arXiv 1904.11492"
+    good_for: ClassVar[str] = (
+        "one descriptor of the whole map, added everywhere; cannot tell positions apart"
+    )
+    published: ClassVar[dict[str, str]] = {
+        r"channel_(add|mul)_conv\.0\.weight": "r c 1 1",
+        r"channel_(add|mul)_conv\.0\.bias": "r",
+        r"channel_(add|mul)_conv\.1\.(weight|bias)": "r 1 1",
+        r"channel_(add|mul)_conv\.3\.weight": "c r 1 1",
+        r"channel_(add|mul)_conv\.3\.bias": "c",
+    }
 
     def __init__(
         self,
         dim: int,
         *,
-        ratio: float = 0.25,
-        pooling: str = "attention",
-        fusion: str = "add",
-        identity_start: bool = False,
+        ratio: Annotated[float, Field(le=16, description="hidden channels over dim")] = 0.25,
+        pooling: Annotated[str, Field(description="attention or average")] = "attention",
+        fusion: Annotated[str, Field(description="add, multiply or both")] = "add",
+        identity_start: IdentityStart = False,
     ) -> None:
         super().__init__()
         if pooling not in POOLING:
@@ -66,7 +85,7 @@ class GlobalContext(Mechanism):
 
     def forward(self, x: Features, context: Context | None = None) -> Features:
         """Give every position of `x` the one descriptor of the context (default: `x` itself)."""
-        context = x if context is None else context
+        context = seen(x, context)
         weights = rearrange(self.weights(context), "b i j -> b (i j) 1")
         pooled = rearrange(rearrange(context, "b c i j -> b c (i j)") @ weights, "b c 1 -> b c")
         if self.multiply is not None:
@@ -87,15 +106,18 @@ class GlobalContext(Mechanism):
         self, x: Features, context: Context | None = None
     ) -> Float[Tensor, "b 1 n m"]:
         """The weights, which are the same for every query; rows sum to one."""
-        weights = self.weights(x if context is None else context)
+        weights = self.weights(seen(x, context))
         queries = x.shape[-2] * x.shape[-1]
         return repeat(weights, "b i j -> b 1 n (i j)", n=queries)
 
     @staticmethod
     def convert(state: State) -> State:
         """Names of the authors' `ContextBlock` to ours."""
-        kept = {name: value for name, value in state.items() if name != "conv_mask.bias"}
-        flat = {name: rearrange(value, SHAPES[value.ndim]) for name, value in kept.items()}
+        kept = {name: value for name, value in state.items() if name not in CANCELLED}
+        flat = {
+            name: reshape(name, value, SHAPES.get(value.ndim, "c -> c"))
+            for name, value in kept.items()
+        }
         return rename(flat, NAMES)
 
 

@@ -18,25 +18,49 @@ Cost: (f + k) m c + k n c + f n c for the convolutions, f k (n + m) for the two 
 of x, m of context, c channels, f features, k maps): linear in the positions.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from einops import einsum, rearrange
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import Mechanism, State, rename
+from catnet.model.attention.layers import Mechanism, State, rename, seen
+from catnet.model.options import WIDEST
 from catnet.types import Context, Features
 
 NAMES = {"convA": "feature", "convB": "gather", "convV": "distribute"}
+CANCELLED = ("convB.bias",)  # a constant in front of a softmax
 
 
 class DoubleAttention(Mechanism):
     """`features` is the width of A, `maps` that of B and V; each defaults to a quarter of `dim`."""
 
     paper: ClassVar[str] = "A2-Nets, arXiv 1810.11579"
+    good_for: ClassVar[str] = (
+        "the whole map through dim / 4 descriptors; global at a cost linear in the tokens"
+    )
+    published: ClassVar[dict[str, str]] = {
+        "convA.weight": "f c 1 1",
+        "convA.bias": "f",
+        "convB.weight": "k c 1 1",
+        "convV.weight": "k c 1 1",
+        "convV.bias": "k",
+    }
+    new_layers: ClassVar[tuple[str, ...]] = ("expand",)
 
-    def __init__(self, dim: int, *, features: int | None = None, maps: int | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        features: Annotated[
+            int | None, Field(le=WIDEST, description="channels of a descriptor; None is dim / 4")
+        ] = None,
+        maps: Annotated[
+            int | None, Field(le=WIDEST, description="number of descriptors; None is dim / 4")
+        ] = None,
+    ) -> None:
         super().__init__()
         features = max(dim // 4, 1) if features is None else features
         maps = max(dim // 4, 1) if maps is None else maps
@@ -58,7 +82,7 @@ class DoubleAttention(Mechanism):
         self, x: Features, context: Context | None = None
     ) -> Float[Tensor, "b features h w"]:
         """The paper's Z, before the expansion to all channels."""
-        context = x if context is None else context
+        context = seen(x, context)
         feature = rearrange(self.feature(context), "b f i j -> b f (i j)")
         descriptors = einsum(feature, self.where(context), "b f m, b k m -> b f k")
         return einsum(descriptors, self.which(x), "b f k, b k h w -> b f h w")
@@ -75,12 +99,12 @@ class DoubleAttention(Mechanism):
         self, x: Features, context: Context | None = None
     ) -> Float[Tensor, "b 1 n m"]:
         """The product of both attentions: rows over the context's positions, which sum to one."""
-        where = self.where(x if context is None else context)
+        where = self.where(seen(x, context))
         which = rearrange(self.which(x), "b k h w -> b k (h w)")
         return rearrange(einsum(which, where, "b k n, b k m -> b n m"), "b n m -> b 1 n m")
 
     @staticmethod
     def convert(state: State) -> State:
         """Names of gjylt's `DoubleAttentionLayer` to ours; that layer has no `expand`."""
-        kept = {name: value for name, value in state.items() if name != "convB.bias"}
+        kept = {name: value for name, value in state.items() if name not in CANCELLED}
         return rename(kept, NAMES)

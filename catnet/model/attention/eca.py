@@ -14,13 +14,14 @@ Cost: m c to pool, k c for the weights, n c to apply them (n tokens of x, m of c
 """
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from einops import rearrange, reduce
+from pydantic import Field
 from torch import nn
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import Mechanism, State, rename
+from catnet.model.attention.layers import Mechanism, State, rename, seen
 from catnet.types import Context, Features
 
 
@@ -28,9 +29,18 @@ class EfficientChannelAttention(Mechanism):
     """Channel weights by one convolution along the channel axis, without a bias."""
 
     paper: ClassVar[str] = "ECA-Net, arXiv 1910.03151"
+    good_for: ClassVar[str] = "as se, for a handful of weights"
+    published: ClassVar[dict[str, str]] = {"conv.weight": "1 1 k"}
 
     def __init__(
-        self, dim: int, *, kernel: int | None = None, gamma: int = 2, beta: int = 1
+        self,
+        dim: int,
+        *,
+        kernel: Annotated[
+            int | None, Field(le=1023, description="channels that a weight sees; None: by the rule")
+        ] = None,
+        gamma: Annotated[int, Field(le=1023, description="divisor in the rule")] = 2,
+        beta: Annotated[int, Field(ge=-1023, le=1023, description="shift in the rule")] = 1,
     ) -> None:
         super().__init__()
         if gamma < 1:
@@ -44,7 +54,7 @@ class EfficientChannelAttention(Mechanism):
 
     def forward(self, x: Features, context: Context | None = None) -> Features:
         """Weigh the channels of `x` by what the context (default: `x` itself) holds on average."""
-        means = reduce(x if context is None else context, "b c i j -> b 1 c", "mean")
+        means = reduce(seen(x, context), "b c i j -> b 1 c", "mean")
         return x * rearrange(self.convolution(means).sigmoid(), "b 1 c -> b c 1 1")
 
     @staticmethod

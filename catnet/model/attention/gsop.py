@@ -18,19 +18,22 @@ the spatial path a relu, as theirs.
 Cross form: channel, S is of the context and the weights are applied to `x`. Spatial, S holds the
 products of x's positions (rows) with the context's (columns), so a position's weight comes from
 how it varies with the whole context; S stays 64 x 64. The context may have any height and width.
-Cost: channel m c d + M d^2 + 4 d^2 + 4 d c; spatial (n + m) c d + 64^2 d + 8 x 64^2 (n tokens of x,
-m of context, c channels, M = m / stride^2), and n c to apply the weights.
+A stride or a grid would straddle several contexts in a row, so with either each is seen alone.
+Cost: channel M c d + M d^2 + 4 d^2 + 4 d c; spatial (n + m) c d + 64^2 d + 8 x 64^2, with n for
+n + m where x is its own context (n tokens of x, m of context, c channels, M = m / stride^2), and
+n c to apply the weights.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from einops import einsum, rearrange
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import Mechanism, State, rename
+from catnet.model.attention.layers import Mechanism, State, rename, reshape, seen
 from catnet.types import Context, Features
 
 MODES = ("channel", "spatial", "both")
@@ -56,16 +59,26 @@ class GSoP(Mechanism):
     """
 
     paper: ClassVar[str] = "GSoP-Net, arXiv 1811.12006"
+    good_for: ClassVar[str] = (
+        "channel weights from how channels vary together; blind to where (mode: channel)"
+    )
+    published: ClassVar[dict[str, str]] = {
+        r"(b\.)?conv_for_DR(_spatial)?\.weight": "d c 1 1",
+        r"(b\.)?conv_for_DR(_spatial)?\.bias": "d",
+        r"(b\.)?bn_for_DR(_spatial)?\.(weight|bias|running_mean|running_var)": "d",
+    }
 
     def __init__(
         self,
         dim: int,
         *,
-        mode: str = "channel",
-        channels: int = 128,
-        stride: int = 1,
-        grid: int = 8,
-        divide_by: str = "channels",
+        mode: Annotated[str, Field(description="channel, spatial or both")] = "channel",
+        channels: Annotated[int, Field(le=2048, description="reduced width d")] = 128,
+        stride: Annotated[int, Field(le=1024, description="of the channel path's input")] = 1,
+        grid: Annotated[int, Field(le=32, description="side of the spatial path's map")] = 8,
+        divide_by: Annotated[
+            str, Field(description="spatial: channels, or positions as the authors' code does")
+        ] = "channels",
     ) -> None:
         super().__init__()
         if mode not in MODES:
@@ -81,6 +94,7 @@ class GSoP(Mechanism):
         ):
             if value < least:
                 raise UserError(f"gsop: {option}={value} must be at least {least}; raise it")
+        self.one_by_one = mode != "channel" or stride > 1
         self.channel = self.spatial = None
         if mode != "spatial":
             self.channel = ChannelWeights(dim, channels=channels, stride=stride)
@@ -90,10 +104,10 @@ class GSoP(Mechanism):
     def forward(self, x: Features, context: Context | None = None) -> Features:
         """Weigh the channels and/or positions of `x` by the context's statistics (default: x's)."""
         if self.spatial is None:
-            return x * self.channel(x if context is None else context)
+            return x * self.channel(seen(x, context))
         if self.channel is None:
             return x * self.spatial(x, context)
-        return x * (self.channel(x if context is None else context) + self.spatial(x, context)) / 2
+        return x * (self.channel(seen(x, context)) + self.spatial(x, context)) / 2
 
     @staticmethod
     def convert(state: State) -> State:
@@ -101,7 +115,7 @@ class GSoP(Mechanism):
         ours = rename({n.removeprefix("b."): value for n, value in state.items()}, NAMES)
         for name, value in ours.items():
             if "excite" in name and value.ndim == 4:
-                ours[name] = rearrange(value, "o i k 1 -> o i k")
+                ours[name] = reshape(name, value, "o i k 1 -> o i k")
         return ours
 
 
@@ -136,7 +150,7 @@ class SpatialWeights(nn.Module):
     def forward(self, x: Features, context: Context | None = None) -> Float[Tensor, "b 1 h w"]:
         """Weights in (0, 1), spread from the grid over x's height and width."""
         ours = self.cells(x)
-        theirs = ours if context is None else self.cells(context)
+        theirs = ours if context is None else self.cells(seen(x, context))
         products = einsum(ours, theirs / self.divisor, "b d n, b d m -> b n m")
         means = [cells.sum(dim=1) / self.divisor for cells in (ours, theirs)]
         covariance = products - einsum(*means, "b n, b m -> b n m")

@@ -16,6 +16,7 @@ class NoAttention(Mechanism):
     """Gives back what it is given."""
 
     paper: ClassVar[str] = "the control"
+    good_for: ClassVar[str] = "the control that all have to beat"
     cross: ClassVar[bool] = False
 
     def __init__(self, dim: int) -> None:

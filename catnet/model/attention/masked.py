@@ -11,6 +11,9 @@ to; `how` says where it enters (METHOD's `mask_how`):
     bias      softmax(Q K^T / sqrt(d) + log keep) V        the kept weights sum to one
     multiply  (softmax(Q K^T / sqrt(d)) * keep) V          the kept weights sum to less than one
 
+With `bias` the dropped positions might as well not be there. With `multiply` nothing of their
+values arrives, but their keys stay in the softmax's denominator.
+
 Cross form: the paper's own; the context may have any height and width.
 
 Cost: 2 (n + m) c^2 + 2 n m c multiply-adds, for n tokens of x, m of context (self: m = n), c
@@ -24,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from catnet.model.attention.layers import Mechanism, check_heads
+from catnet.model.attention.layers import Heads, Mechanism, check_heads, seen
 from catnet.types import Context, Features
 
 
@@ -32,8 +35,11 @@ class MaskedAttention(Mechanism):
     """Multi-head attention on maps; `context` may have another height and width than `x`."""
 
     paper: ClassVar[str] = "CAT-Net, arXiv 2303.13867"
+    good_for: ClassVar[str] = (
+        "CAT-Net's own: all see all; a mask on the keys (bias) removes positions exactly"
+    )
 
-    def __init__(self, dim: int, *, heads: int = 8) -> None:
+    def __init__(self, dim: int, *, heads: Heads = 8) -> None:
         super().__init__()
         check_heads("masked", dim=dim, heads=heads)
         self.heads = heads
@@ -68,7 +74,7 @@ class MaskedAttention(Mechanism):
 
     def projections(self, x: Features, context: Context | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of `x`, keys and values of the context, each (b, heads, tokens, d)."""
-        context = x if context is None else context
+        context = seen(x, context)
         query = self.query(rearrange(x, "b c h w -> b (h w) c"))
         key, value = self.key_value(rearrange(context, "b c i j -> b (i j) c")).chunk(2, dim=-1)
         query, key, value = (

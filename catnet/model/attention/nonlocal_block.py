@@ -14,24 +14,28 @@ it. There, norm starts at zero so that the block begins as the identity; here it
 authors' Caffe2 code (video-nonlocal-net) pools before phi and g and divides the logits by the root
 of the width; the equation above, which we follow, does not.
 Cross form: phi and g see the context, theta and the residual are of `x`; the context may have any
-height and width.
+height and width. A pooled cell could straddle two contexts in a row, so with `subsample` each is
+attended to alone.
 Cost: 2 (n + m) c w for the convolutions, 2 n m w for the two products, a quarter of it with
 subsample (n tokens of x, m of context, c channels, w = c / 2).
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from einops import einsum, rearrange, repeat
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import Mechanism, State, rename
+from catnet.model.attention.layers import IdentityStart, Mechanism, State, rename, seen
+from catnet.model.options import WIDEST
 from catnet.types import Context, Features
 
 NAMES = {"theta": "query", "phi": "key", "g": "value", "W": "project"}
 NAMES |= {"phi.0": "key", "g.0": "value", "W.0": "project", "W.1": "norm"}
+CANCELLED = ("phi.bias", "phi.0.bias")  # a constant in front of a softmax
 
 
 class NonLocal(Mechanism):
@@ -41,21 +45,33 @@ class NonLocal(Mechanism):
     """
 
     paper: ClassVar[str] = "Non-local Neural Networks, arXiv 1711.07971"
+    good_for: ClassVar[str] = "global attention at half the channels, one head, keys pooled 2 x 2"
+    published: ClassVar[dict[str, str]] = {
+        "theta.weight": "w c 1 1",
+        "theta.bias": "w",
+        r"phi(\.0)?\.weight": "w c 1 1",
+        r"g(\.0)?\.weight": "w c 1 1",
+        r"g(\.0)?\.bias": "w",
+        r"W(\.0)?\.weight": "c w 1 1",
+        r"W(\.0)?\.bias": "c",
+    }
 
     def __init__(
         self,
         dim: int,
         *,
-        width: int | None = None,
-        subsample: bool = True,
-        norm: bool = True,
-        identity_start: bool = False,
+        width: Annotated[
+            int | None, Field(le=WIDEST, description="channels of theta, phi, g; None is dim / 2")
+        ] = None,
+        subsample: Annotated[bool, Field(description="whether keys are pooled 2 x 2")] = True,
+        norm: Annotated[bool, Field(description="a batch-norm before the sum")] = True,
+        identity_start: IdentityStart = False,
     ) -> None:
         super().__init__()
         width = max(dim // 2, 1) if width is None else width
         if width < 1:
             raise UserError(f"nonlocal: width={width} must be at least 1; leave it out for dim / 2")
-        self.subsample = subsample
+        self.subsample = self.one_by_one = subsample
         self.query = nn.Conv2d(dim, width, 1)
         self.key = nn.Conv2d(dim, width, 1, bias=False)
         self.value = nn.Conv2d(dim, width, 1)
@@ -68,7 +84,7 @@ class NonLocal(Mechanism):
 
     def forward(self, x: Features, context: Context | None = None) -> Features:
         """Add to every position of `x` what it finds in the context (default: `x` itself)."""
-        context = x if context is None else context
+        context = seen(x, context)
         query, key, value = (
             rearrange(part, "b w i j -> b 1 (i j) w")
             for part in (
@@ -93,7 +109,7 @@ class NonLocal(Mechanism):
         A subsampled cell's weight is shared equally by the positions it was pooled from; a row or
         column that pooling leaves out has none.
         """
-        context = x if context is None else context
+        context = seen(x, context)
         key = self.pool(self.key(context))
         logits = einsum(self.query(x), key, "b w h x, b w i j -> b h x i j")
         weights = rearrange(logits, "b h x i j -> b (h x) (i j)").softmax(dim=-1)
@@ -112,8 +128,7 @@ class NonLocal(Mechanism):
     @staticmethod
     def convert(state: State) -> State:
         """Names of AlexHex7's `NONLocalBlock2D` to ours."""
-        cancelled = ("phi.bias", "phi.0.bias")
-        return rename({n: value for n, value in state.items() if n not in cancelled}, NAMES)
+        return rename({n: value for n, value in state.items() if n not in CANCELLED}, NAMES)
 
 
 def cells(x: Features) -> tuple[int, int]:

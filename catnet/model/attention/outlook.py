@@ -7,8 +7,9 @@ arXiv 2106.13112.
     y_q = W_P sum_p (A_p V_p)_q         V_p: values W_V x in the K x K window around p;
                                         the sum runs over the windows p that cover position q
 
-With a stride s the centers are every s-th position and x_p is the mean of x over the s x s cell
-that begins there. Neighbors outside the map are zero values that still take their share of the
+Every position is covered by several windows, so it takes from up to 2 K - 1 rows and columns. With
+a stride s the centers are every s-th position and x_p is the mean of x over the s x s cell that
+begins there. Neighbors outside the map are zero values that still take their share of the
 softmax. Overlapping windows are summed, not averaged.
 
 Differs from the authors' code: in nothing that it computes. The padding is tied to the kernel
@@ -21,22 +22,26 @@ place. A context of another height or width is resized (bilinear).
 Cost: 2 n c^2 + (n / s^2) c heads K^4 + (n / s^2) c K^4 multiply-adds, for n tokens, c channels.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
 from catnet.model.attention.layers import (
+    Heads,
     Mechanism,
     PreNormBlock,
+    Scale,
     align,
     check_heads,
     convert_block,
     rename,
+    seen,
 )
 from catnet.types import Context, Features
 
@@ -51,16 +56,26 @@ class OutlookAttention(Mechanism):
 
     aligned: ClassVar[bool] = True
     paper: ClassVar[str] = "VOLO, arXiv 2106.13112"
+    good_for: ClassVar[str] = (
+        "detail: 3 x 3 windows, weighed without keys; as they overlap, it sees 5 x 5"
+    )
+    published: ClassVar[dict[str, str]] = {
+        "v.weight": "c c",
+        "attn.weight": "k c",
+        "attn.bias": "k",
+        "proj.weight": "c c",
+        "proj.bias": "c",
+    }
 
     def __init__(
         self,
         dim: int,
         *,
-        heads: int = 8,
-        kernel: int = 3,
-        stride: int = 1,
-        qkv_bias: bool = False,
-        scale: float | None = None,
+        heads: Heads = 8,
+        kernel: Annotated[int, Field(le=11, description="side of a window, odd")] = 3,
+        stride: Annotated[int, Field(description="tokens from one center to the next")] = 1,
+        qkv_bias: Annotated[bool, Field(description="whether values have a bias")] = False,
+        scale: Scale = None,
     ) -> None:
         super().__init__()
         check_heads("outlook", dim=dim, heads=heads)
@@ -76,7 +91,7 @@ class OutlookAttention(Mechanism):
 
     def forward(self, x: Features, context: Context | None = None) -> Features:
         """Gather from `context` (default: `x` itself) with weights that `x` predicts."""
-        context = x if context is None else align(context, like=x)
+        context = align(context, like=x)
         (height, width), edge = x.shape[-2:], self.edge
         value = self.value(rearrange(context, "b c h w -> b h w c"))
         value = F.pad(value, (0, 0, edge, edge, edge, edge))
@@ -126,6 +141,7 @@ class OutlookAttention(Mechanism):
         A row sums to the number of windows that cover its position, less the share of places off
         the map. The weights do not depend on the context.
         """
+        seen(x, context)
         weights = self.weights(x)
         height, width = x.shape[-2:]
         count = height * width + 1

@@ -23,23 +23,25 @@ expansion E, kernel k (n tokens of x, m of context, c channels); training keeps 
 H E n m values.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-import torch
 from einops import einsum, rearrange
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from catnet.errors import UserError
 from catnet.model.attention.layers import (
-    ChannelNorm,
+    Heads,
     Mechanism,
+    QkvBias,
+    Scale,
     State,
     check_heads,
-    convert_block,
     rename,
+    reshape,
+    seen,
 )
-from catnet.model.ffn import Mlp
 from catnet.types import Context, Features
 
 MAP_NAMES = {
@@ -101,32 +103,40 @@ class Refiner(Mechanism):
     """Multi-head attention with a refined map, which can be handed on from round to round.
 
     With `refine` off the map is only added to; with `share` there are no queries and keys, and the
-    map of an earlier round is refined in place of an own one. In training, batch-norm needs a map
-    of more than one value.
+    map of an earlier round is refined in place of an own one: CMAT, whose first round has none,
+    refuses that. In training, batch-norm needs a map of more than one value.
     """
 
     one_by_one: ClassVar[bool] = True
     carries_map: ClassVar[bool] = True
     paper: ClassVar[str] = "Refiner, arXiv 2106.03714"
+    good_for: ClassVar[str] = (
+        "heads that correct each other's maps, round by round; dear: square of the tokens"
+    )
+    published: ClassVar[dict[str, str]] = {"qkv.weight": "p c", "proj.weight": "c c"}
 
     def __init__(
         self,
         dim: int,
         *,
-        heads: int = 8,
-        expansion: int | None = 3,
-        kernel: int = 3,
-        refine: bool = True,
-        share: bool = False,
-        bias: bool = False,
-        scale: float | None = None,
+        heads: Heads = 8,
+        expansion: Annotated[
+            int | None, Field(le=64, description="maps per head; None is one full convolution")
+        ] = 3,
+        kernel: Annotated[int, Field(le=63, description="side of the map's convolution")] = 3,
+        refine: Annotated[bool, Field(description="whether the map is refined")] = True,
+        share: Annotated[
+            bool, Field(description="refine an earlier round's map; not in CMAT, see above")
+        ] = False,
+        bias: QkvBias = False,
+        scale: Scale = None,
     ) -> None:
         super().__init__()
         check_heads("refiner", dim=dim, heads=heads)
         if share and not refine:
             raise UserError("refiner: share=True refines the shared map and needs refine=True")
         self.heads = heads
-        self.share = share
+        self.share = self.needs_map = share
         self.scale = (dim // heads) ** -0.5 if scale is None else scale
         self.query = None if share else nn.Linear(dim, dim, bias=bias)
         self.key = None if share else nn.Linear(dim, dim, bias=bias)
@@ -151,7 +161,7 @@ class Refiner(Mechanism):
 
         Raises `UserError` where `previous` is of another size, or absent though `share` needs it.
         """
-        context = x if context is None else context
+        context = seen(x, context)
         value = self.tokens(self.value, context)
         used = self.attention_map(x, context, previous)
         found = rearrange(
@@ -167,7 +177,7 @@ class Refiner(Mechanism):
         previous: Float[Tensor, "b heads n m"] | None = None,
     ) -> Float[Tensor, "b heads n m"]:
         """The map that mixes the values; its rows sum to one only with `refine` off."""
-        context = x if context is None else context
+        context = seen(x, context)
         self.check(previous, x=x, context=context)
         if self.share:
             return self.refine(previous) * self.scale
@@ -203,52 +213,11 @@ class Refiner(Mechanism):
         ours |= {f"refine.0.{n}": v for n, v in DistributedLocalAttention.convert(local).items()}
         rows, columns = state["qkv.weight"].shape
         parts = ("value",) if rows == columns else ("query", "key", "value")
-        for kind in (n[4:] for n in state if n.startswith("qkv.")):
-            split = rearrange(state[f"qkv.{kind}"], "(p c) ... -> p c ...", p=len(parts))
+        for name in (name for name in state if name.startswith("qkv.")):
+            split = reshape(name, state[name], "(p c) ... -> p c ...", p=len(parts))
+            kind = name.removeprefix("qkv.")
             ours |= {f"{part}.{kind}": value for part, value in zip(parts, split, strict=True)}
         return ours
-
-
-class RefinerBlock(nn.Module):
-    """The authors' transformer block: both branches see half of their input and count twice.
-
-    The feed-forward's result is scaled per channel, from 1e-5 at the start.
-    """
-
-    carries_map: ClassVar[bool] = True
-
-    def __init__(
-        self, dim: int, *, attention: Refiner, mlp_ratio: float = 3.0, eps: float = 1e-6
-    ) -> None:
-        super().__init__()
-        self.attention_norm = ChannelNorm(dim, eps=eps)
-        self.attention = attention
-        self.feed_forward_norm = ChannelNorm(dim, eps=eps)
-        self.feed_forward = Mlp(dim, ratio=mlp_ratio)
-        self.scale = nn.Parameter(torch.full((dim,), 1e-5))
-
-    def forward(self, x: Features, context: Context | None = None) -> Features:
-        """`attend` without a map."""
-        return self.attend(x, context)[0]
-
-    def attend(
-        self,
-        x: Features,
-        context: Context | None = None,
-        previous: Float[Tensor, "b heads n m"] | None = None,
-    ) -> tuple[Features, Float[Tensor, "b heads n m"]]:
-        """As `Refiner.attend`; the context is halved and normed as `x` is."""
-        context = None if context is None else self.attention_norm(context / 2)
-        found, handed = self.attention.attend(self.attention_norm(x / 2), context, previous)
-        x = x + 2 * found
-        mixed = self.feed_forward(self.feed_forward_norm(x / 2))
-        return x + 2 * rearrange(self.scale, "c -> c 1 1") * mixed, handed
-
-    @staticmethod
-    def convert(state: State) -> State:
-        """Names of the authors' `Block` to ours."""
-        block = {n: value for n, value in state.items() if n != "mlp.scale_channel"}
-        return convert_block(block, Refiner.convert) | {"scale": state["mlp.scale_channel"]}
 
 
 def convolution(inputs: int, outputs: int, *, kernel: int = 1, groups: int = 1) -> nn.Conv2d:

@@ -11,13 +11,14 @@ Cost: m c to pool, 2 c^2 / reduction for the weights, n c to apply them (n token
 context).
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from einops import rearrange, reduce
+from pydantic import Field
 from torch import nn
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import Mechanism, State, rename
+from catnet.model.attention.layers import Mechanism, State, rename, seen
 from catnet.types import Context, Features
 
 
@@ -25,8 +26,17 @@ class SqueezeExcitation(Mechanism):
     """Channel weights from global averages."""
 
     paper: ClassVar[str] = "SENet, arXiv 1709.01507"
+    good_for: ClassVar[str] = (
+        "channel weights from means: the cheap baseline that a dearer channel gate must beat"
+    )
+    published: ClassVar[dict[str, str]] = {"fc.0.weight": "r c", "fc.2.weight": "c r"}
 
-    def __init__(self, dim: int, *, reduction: int = 16) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        reduction: Annotated[int, Field(description="dim over the hidden channels")] = 16,
+    ) -> None:
         super().__init__()
         if not 1 <= reduction <= dim:
             raise UserError(
@@ -43,7 +53,7 @@ class SqueezeExcitation(Mechanism):
 
     def forward(self, x: Features, context: Context | None = None) -> Features:
         """Weigh the channels of `x` by what the context (default: `x` itself) holds on average."""
-        squeezed = reduce(x if context is None else context, "b c i j -> b c", "mean")
+        squeezed = reduce(seen(x, context), "b c i j -> b c", "mean")
         return x * rearrange(self.excite(squeezed), "b c -> b c 1 1")
 
     @staticmethod

@@ -7,7 +7,8 @@ Xiang, Demandolx, Ranjan, Timofte, Van Gool, CVPR 2023, arXiv 2303.00748 (GRL).
     window = A(Q, K) V,    stripe = A'(Q, R) (A(R, K) V)          A: see `stripe_window`
 
 Stripes are horizontal or vertical, `shift` moves them by half of one. Any height and width will
-do: each half is padded to whole tiles of its own, and padding is never attended to.
+do: each half is padded to whole tiles of its own, and padding is never attended to. A tile larger
+than the map is the map, and is not shifted.
 
 Differs from the authors' code: tables, indices and masks follow from the map, so that vertical
 stripes counted in groups also run on maps that are not square; odd maps are pooled by cells that
@@ -23,16 +24,24 @@ relative position in a tile, however many tiles there are.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import Mechanism, align, check_heads, rename
+from catnet.model.attention.layers import (
+    Mechanism,
+    QkvBias,
+    align,
+    check_heads,
+    rename,
+    reshape,
+)
 from catnet.model.attention.stripe_window import (
     AnchoredStripeAttention,
     WindowAttention,
@@ -49,9 +58,11 @@ OUTPUTS = ("linear", "conv2d")
 NAMES = {
     "qkv.body": "project_in",
     "qkv.body.0": "local.0",
+    "qkv.body.1": "project_in",
     "qkv.body.2": "project_in",
     "anchor.body.0": "anchor.body",
     "anchor.body.0.0": "anchor.body.0",
+    "anchor.body.0.1": "anchor.body.2",
     "anchor.body.0.2": "anchor.body.2",
     "anchor.body.0.reduction": "anchor.body.1",
     "proj": "project",
@@ -72,25 +83,41 @@ class StripeAttention(Mechanism):
 
     aligned: ClassVar[bool] = True
     paper: ClassVar[str] = "GRL, arXiv 2303.00748"
+    good_for: ClassVar[str] = (
+        "windows, and long stripes by way of anchors: for structures that run across the map"
+    )
+    published: ClassVar[dict[str, str]] = {
+        r"qkv\.body(\.[12])?\.weight": "3*c c",
+        r"window_attn\.attn_transform\.logit_scale": "w 1 1",
+        r"stripe_attn\.attn_transform[12]\.logit_scale": "s 1 1",
+        "proj.weight": "c c",
+        "proj.bias": "c",
+    }
 
     def __init__(
         self,
         dim: int,
         *,
-        window_heads: int = 4,
-        stripe_heads: int = 4,
-        window: int = 8,
-        window_shift: bool = False,
-        stripe: Sequence[int | None] = (8, None),
-        groups: Sequence[int | None] = (None, 4),
-        stripe_shift: bool = False,
-        orientation: str = "horizontal",
-        anchor: str = "avgpool",
-        anchor_down: int = 4,
-        projection: str = "linear",
-        qkv_bias: bool = True,
-        distance: str = "cosine",
-        output: str = "linear",
+        window_heads: Annotated[int, Field(description="heads of the windows' half")] = 4,
+        stripe_heads: Annotated[int, Field(description="heads of the stripes' half")] = 4,
+        window: Annotated[int, Field(description="side of a window; at most the map is one")] = 8,
+        window_shift: Annotated[bool, Field(description="windows moved by half of one")] = False,
+        stripe: Annotated[
+            Sequence[int | None], Field(description="rows, columns of a stripe, or None")
+        ] = (8, None),
+        groups: Annotated[
+            Sequence[int | None],
+            Field(description="number of stripes there, or None"),
+        ] = (None, 4),
+        stripe_shift: Annotated[bool, Field(description="stripes moved by half of one")] = False,
+        orientation: Annotated[str, Field(description="horizontal or vertical")] = "horizontal",
+        anchor: Annotated[str, Field(description=" or ".join(ANCHORS))] = "avgpool",
+        anchor_down: Annotated[int, Field(le=32, description="tokens to an anchor's side")] = 4,
+        projection: Annotated[str, Field(description="linear or separable_conv")] = "linear",
+        activation: Annotated[bool, Field(description="a GELU in separable convolutions")] = True,
+        qkv_bias: QkvBias = True,
+        distance: Annotated[str, Field(description="cosine or euclidean")] = "cosine",
+        output: Annotated[str, Field(description="linear or conv2d")] = "linear",
     ) -> None:
         super().__init__()
         if dim % 2:
@@ -104,10 +131,10 @@ class StripeAttention(Mechanism):
         self.local = nn.Identity()
         if projection == "separable_conv":
             depthwise = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=qkv_bias)
-            self.local = nn.Sequential(depthwise, nn.GELU())
+            self.local = nn.Sequential(depthwise, nn.GELU() if activation else nn.Identity())
         self.query = nn.Conv2d(dim, dim, 1, bias=qkv_bias)
         self.key_value = nn.Conv2d(dim, 2 * dim, 1, bias=qkv_bias)
-        self.anchor = AnchorProjection(dim, kind=anchor, down=anchor_down)
+        self.anchor = AnchorProjection(dim, kind=anchor, down=anchor_down, activation=activation)
         self.window = WindowAttention(
             window_heads, window=window, shift=window_shift, distance=distance
         )
@@ -124,7 +151,7 @@ class StripeAttention(Mechanism):
 
     def forward(self, x: Features, context: Context | None = None) -> Features:
         """Attend from `x` to `context` (default: `x` itself) in windows and in stripes."""
-        context = x if context is None else align(context, like=x)
+        context = align(context, like=x)
         query, key, value = self.project_in(x, context)
         window = self.window(query[0], key=key[0], value=value[0])
         stripe = self.stripe(query[1], key=key[1], value=value[1], anchor=self.anchor(x))
@@ -146,7 +173,7 @@ class StripeAttention(Mechanism):
 
         A stripe's weights are the product of its two steps.
         """
-        context = x if context is None else align(context, like=x)
+        context = align(context, like=x)
         query, key, _ = self.project_in(x, context)
         height, width = x.shape[-2:]
         each = torch.eye(height * width, dtype=query.dtype, device=x.device)
@@ -169,14 +196,17 @@ class StripeAttention(Mechanism):
         merging = "anchor.body.0.reduction"
         weight = state.get(f"{merging}.weight")
         if weight is not None and f"{merging}.bias" not in state:
-            cells = rearrange(weight, "o (column row c) -> o c row column", row=2, column=2)
+            cells = reshape(
+                f"{merging}.weight", weight, "o (column row c) -> o c row column", row=2, column=2
+            )
             state = {n: t for n, t in state.items() if not n.startswith(merging)}
             state["anchor.body.0.weight"] = cells
         ours = rename(state, NAMES)
         for kind in ("weight", "bias"):
             if f"project_in.{kind}" in ours:
                 joint = ours.pop(f"project_in.{kind}")
-                parts = rearrange(joint, "(half part e) ... -> part half e ...", half=2, part=3)
+                split = "(half part e) ... -> part half e ..."
+                parts = reshape(f"qkv {kind}", joint, split, half=2, part=3)
                 ours[f"query.{kind}"] = rearrange(parts[0], "half e ... -> (half e) ...")
                 ours[f"key_value.{kind}"] = rearrange(parts[1:], "p half e ... -> (p half e) ...")
         return {name: as_convolution(name, tensor) for name, tensor in ours.items()}
@@ -185,7 +215,7 @@ class StripeAttention(Mechanism):
 class AnchorProjection(nn.Module):
     """Half the channels at one anchor per cell of `down` x `down` positions, rounded up."""
 
-    def __init__(self, dim: int, *, kind: str, down: int) -> None:
+    def __init__(self, dim: int, *, kind: str, down: int, activation: bool = True) -> None:
         super().__init__()
         check_choice("anchor", kind, ANCHORS)
         if "conv" in kind and down % 2:
@@ -193,7 +223,7 @@ class AnchorProjection(nn.Module):
         if kind == "patchmerging" and down != 2:
             raise UserError(f"stripe attention: anchor={kind!r} needs anchor_down=2, not {down}")
         self.multiple = 2 if kind == "patchmerging" else 1
-        self.body = anchor_layers(dim, kind=kind, down=down)
+        self.body = anchor_layers(dim, kind=kind, down=down, activation=activation)
 
     def forward(self, x: Features) -> Float[Tensor, "b e i j"]:
         """The anchors of a map; what lies beyond the border counts as zero, in pools as nothing."""
@@ -201,7 +231,7 @@ class AnchorProjection(nn.Module):
         return self.body(F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple)))
 
 
-def anchor_layers(dim: int, *, kind: str, down: int) -> nn.Module:
+def anchor_layers(dim: int, *, kind: str, down: int, activation: bool) -> nn.Module:
     """The layers of one kind of anchor projection, from `dim` to half as many channels."""
     around = {"kernel_size": down + 1, "stride": down, "padding": down // 2}
     if kind == "conv2d":
@@ -210,7 +240,8 @@ def anchor_layers(dim: int, *, kind: str, down: int) -> nn.Module:
         return nn.Conv2d(dim, dim // 2, 2, stride=2, bias=False)
     pointwise = nn.Conv2d(dim, dim // 2, 1)
     if kind == "separable_conv":
-        return nn.Sequential(nn.Conv2d(dim, dim, groups=dim, **around), nn.GELU(), pointwise)
+        between = nn.GELU() if activation else nn.Identity()
+        return nn.Sequential(nn.Conv2d(dim, dim, groups=dim, **around), between, pointwise)
     pool = nn.AvgPool2d if kind == "avgpool" else nn.MaxPool2d
     return nn.Sequential(pool(down, ceil_mode=True), pointwise)
 

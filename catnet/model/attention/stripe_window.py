@@ -67,7 +67,7 @@ class CosineAttention(nn.Module):
         if self.distance == "euclidean":
             apart = torch.cdist(query, key, compute_mode="donot_use_mm_for_euclid_dist")
             return (apart * scale + bias).softmax(dim=-1).to(value.dtype) @ value
-        query, key = F.normalize(query, dim=-1) * scale, F.normalize(key, dim=-1)
+        query, key = unit(query) * scale, unit(key)
         tiles = query.shape[1]
         query, key, value = (
             rearrange(part, "b tiles heads n d -> b (tiles heads) n d")
@@ -86,6 +86,11 @@ class CosineAttention(nn.Module):
         return 16 * bias[:, index].sigmoid()
 
 
+def unit(tokens: Tokens) -> Tokens:
+    """Every token at length one; zeros, which padding has, stay zeros in half precision too."""
+    return F.normalize(tokens, dim=-1, eps=max(1e-12, torch.finfo(tokens.dtype).tiny))
+
+
 def core_names(theirs: str, ours: str) -> dict[str, str]:
     """Layer names of the authors' `AffineTransform` and of `CosineAttention`, for `rename`."""
     layers = {"": "", ".cpb_mlp.0": ".bias.0", ".cpb_mlp.2": ".bias.2"}
@@ -100,21 +105,29 @@ class WindowAttention(nn.Module):
         if window < 1:
             raise UserError(f"stripe attention: window={window}, but a window has at least 1 token")
         self.heads = heads
-        self.tiling = Tiling((window, window), (window // 2, window // 2) if shift else (0, 0))
+        self.window, self.shifted = window, shift
         self.attend = CosineAttention(heads, distance=distance)
 
     def forward(self, query: Features, *, key: Features, value: Values) -> Values:
         """Attend from `query` to the `key` and `value` of the same window."""
         size = tuple(query.shape[-2:])
+        tiling = self.tiling(size)
         query, key, value = (
-            cut(part, heads=self.heads, tiling=self.tiling) for part in (query, key, value)
+            cut(part, heads=self.heads, tiling=tiling) for part in (query, key, value)
         )
-        here = regions(size, tiling=self.tiling, device=query.device)
-        grids = (tile_grid(self.tiling.tile), tile_grid(self.tiling.tile))
+        here = regions(size, tiling=tiling, device=query.device)
+        grids = (tile_grid(tiling.tile), tile_grid(tiling.tile))
         attended = self.attend(
             query, key=key, value=value, grids=grids, penalty=penalty(here, here)
         )
-        return join(attended, size=size, tiling=self.tiling)
+        return join(attended, size=size, tiling=tiling)
+
+    def tiling(self, size: Pair) -> Tiling:
+        """The windows of a map of `size`; one that is larger than the map is the map."""
+        rows, columns = (min(self.window, length) for length in size)
+        half = self.window // 2 if self.shifted else 0
+        up, left = (half if self.window <= length else 0 for length in size)
+        return Tiling((rows, columns), (up, left))
 
     @staticmethod
     def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -184,9 +197,11 @@ class AnchoredStripeAttention(nn.Module):
         """The stripes of a map of `size`."""
         tile, shift = [], []
         for length, side, count in zip(size, self.stripe, self.groups, strict=True):
-            rows = side or round_up(-(-length // (count or 1)), self.down)
+            most = round_up(length, self.down)
+            rows = min(side or round_up(-(-length // (count or 1)), self.down), most)
+            whole = count == 1 or (side or 0) > most
             tile.append(rows)
-            shift.append(rows // 2 if self.shifted and count != 1 else 0)
+            shift.append(rows // 2 if self.shifted and not whole else 0)
         return Tiling((tile[0], tile[1]), (shift[0], shift[1]))
 
     @staticmethod

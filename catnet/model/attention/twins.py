@@ -16,16 +16,28 @@ for the local step only.
 Cost: that of `twins_lsa` (twice with a context) and of `twins_gsa`.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import Field
 from torch import Tensor
 
-from catnet.model.attention.layers import ChannelNorm, Mechanism, PreNormBlock, convert_block
+from catnet.errors import UserError
+from catnet.model.attention.layers import (
+    ChannelNorm,
+    Heads,
+    Mechanism,
+    PreNormBlock,
+    QkvBias,
+    convert_block,
+    seen,
+)
 from catnet.model.attention.twins_gsa import GlobalSubsampledAttention
 from catnet.model.attention.twins_lsa import LocallyGroupedAttention
 from catnet.types import Context, Features
 
 EPS = 1e-6  # of the norms in front of both steps, in all published Twins models
+PARTS = {"attention": "", "attention_norm": "_norm"}
+FEED_FORWARD = ("feed_forward", "feed_forward_norm")
 
 
 class SpatiallySeparableAttention(Mechanism):
@@ -33,16 +45,30 @@ class SpatiallySeparableAttention(Mechanism):
 
     aligned: ClassVar[bool] = True
     paper: ClassVar[str] = "Twins, arXiv 2104.13840"
+    good_for: ClassVar[str] = "lsa for the detail, then gsa across the windows"
+    published: ClassVar[dict[str, str]] = {
+        r"0\.norm1\.(weight|bias)": "c",
+        r"0\.attn\.qkv\.weight": "3*c c",
+        r"0\.attn\.proj\.weight": "c c",
+        r"0\.attn\.proj\.bias": "c",
+        r"1\.norm1\.(weight|bias)": "c",
+        r"1\.attn\.q\.weight": "c c",
+        r"1\.attn\.kv\.weight": "2*c c",
+        r"1\.attn\.proj\.weight": "c c",
+        r"1\.attn\.proj\.bias": "c",
+    }
 
     def __init__(
         self,
         dim: int,
         *,
-        heads: int = 8,
-        window: int = 7,
-        ratio: int = 4,
-        reduce: str = "convolution",
-        qkv_bias: bool = True,
+        heads: Heads = 8,
+        window: Annotated[int, Field(description="side of lsa's window, in tokens")] = 7,
+        ratio: Annotated[int, Field(le=1024, description="side of gsa's cell, in tokens")] = 4,
+        reduce: Annotated[
+            str, Field(description="a cell to a token: convolution, average or depthwise")
+        ] = "convolution",
+        qkv_bias: QkvBias = True,
     ) -> None:
         super().__init__()
         self.near_norm = ChannelNorm(dim, eps=EPS)
@@ -54,7 +80,7 @@ class SpatiallySeparableAttention(Mechanism):
 
     def forward(self, x: Features, context: Context | None = None) -> Features:
         """Attend to `context` (default: `x` itself) nearby, then everywhere; the shape of `x`."""
-        stepped = self.local_step(x, x if context is None else context)
+        stepped = self.local_step(x, seen(x, context))
         context = stepped if context is None else self.local_step(context, context)
         return stepped + self.far(self.far_norm(stepped), self.far_norm(context))
 
@@ -64,16 +90,26 @@ class SpatiallySeparableAttention(Mechanism):
 
     @staticmethod
     def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """From two consecutive blocks of the authors', named `0.*` and `1.*`, without their mlp."""
+        """From two consecutive blocks of the authors', named `0.*` and `1.*`.
+
+        Their feed-forward (FEED_FORWARD) has no place here: CMAT has its own.
+        """
+        for name in state:
+            if not name.startswith(("0.", "1.")):
+                raise UserError(
+                    f"{name} is unknown; two blocks are expected, 0.* that of lsa, 1.* that of gsa"
+                )
         ours = {}
         for number, step in (("0.", "near"), ("1.", "far")):
             block = {n.removeprefix(number): t for n, t in state.items() if n.startswith(number)}
-            for name, tensor in TwinsBlock.convert(block).items():
+            try:
+                converted = TwinsBlock.convert(block)
+            except UserError as error:
+                raise UserError(f"in block {number}* ({step}): {error}") from None
+            for name, tensor in converted.items():
                 part, _, rest = name.partition(".")
-                if part == "attention":
-                    ours[f"{step}.{rest}"] = tensor
-                elif part == "attention_norm":
-                    ours[f"{step}_norm.{rest}"] = tensor
+                if part not in FEED_FORWARD:
+                    ours[f"{step}{PARTS[part]}.{rest}"] = tensor
         return ours
 
 

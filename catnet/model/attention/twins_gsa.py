@@ -13,23 +13,35 @@ Differs from the authors' code: a map shorter than a cell is an error there. The
 strided convolution only; average pooling and the depthwise strided convolution, which the paper
 compares it with, stand here before the same norm.
 
-Cross form: queries from `x`, keys and values from a context of any height and width.
+Cross form: queries from `x`, keys and values from a context of any height and width. A cell could
+straddle two contexts in a row, so at a `ratio` above 1 each is attended to alone.
 
 Cost: 2 n c^2 + 2 (n + c) m c / r^2 multiply-adds for n tokens of c channels and m of context, and
 m c^2 more for the strided convolution.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from einops import rearrange, repeat
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import ChannelNorm, Mechanism, check_heads, rename
+from catnet.model.attention.layers import (
+    ChannelNorm,
+    Heads,
+    Mechanism,
+    QkvBias,
+    Scale,
+    check_heads,
+    rename,
+    seen,
+)
 from catnet.types import Context, Features
 
+LARGEST = 32  # cells of a convolution, which has (ratio dim)^2 weights
 REDUCTIONS = ("convolution", "average", "depthwise")
 
 
@@ -41,24 +53,41 @@ class GlobalSubsampledAttention(Mechanism):
     """
 
     paper: ClassVar[str] = "Twins, arXiv 2104.13840"
+    good_for: ClassVar[str] = (
+        "global attention to one key per 4 x 4 cell; what is smaller than a cell shares its key"
+    )
+    published: ClassVar[dict[str, str]] = {
+        "q.weight": "c c",
+        "kv.weight": "2*c c",
+        "proj.weight": "c c",
+        "proj.bias": "c",
+    }
 
     def __init__(
         self,
         dim: int,
         *,
-        heads: int = 8,
-        ratio: int = 4,
-        reduce: str = "convolution",
-        qkv_bias: bool = True,
-        scale: float | None = None,
+        heads: Heads = 8,
+        ratio: Annotated[int, Field(le=1024, description="side of a cell, in tokens")] = 4,
+        reduce: Annotated[
+            str, Field(description="a cell to a token: convolution, average or depthwise")
+        ] = "convolution",
+        qkv_bias: QkvBias = True,
+        scale: Scale = None,
     ) -> None:
         super().__init__()
         check_heads("gsa", dim=dim, heads=heads)
         if ratio < 1:
             raise UserError(f"gsa: ratio={ratio} is no size of a cell; choose 1 or more")
+        if reduce == "convolution" and ratio > LARGEST:
+            raise UserError(
+                f"gsa: ratio={ratio} asks for a {ratio} x {ratio} convolution of all channels; "
+                f"choose at most {LARGEST}, or another reduce"
+            )
         if reduce not in REDUCTIONS:
             raise UserError(f"gsa: reduce={reduce!r} is unknown; choose {', '.join(REDUCTIONS)}")
         self.heads, self.ratio = heads, ratio
+        self.one_by_one = ratio > 1
         self.scale = (dim // heads) ** -0.5 if scale is None else scale
         self.query = nn.Linear(dim, dim, bias=qkv_bias)
         if ratio > 1:
@@ -69,7 +98,7 @@ class GlobalSubsampledAttention(Mechanism):
 
     def forward(self, x: Features, context: Context | None = None) -> Features:
         """Attend from every position of `x` to the cells of `context` (default: `x` itself)."""
-        query, key, value = self.projections(x, self.cells(x if context is None else context))
+        query, key, value = self.projections(x, self.cells(seen(x, context)))
         mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
         mixed = self.project(rearrange(mixed, "b heads n d -> b n (heads d)"))
         return rearrange(mixed, "b (h w) c -> b c h w", h=x.shape[-2])
@@ -101,7 +130,7 @@ class GlobalSubsampledAttention(Mechanism):
 
         Rows sum to one; positions beyond the last whole cell have weight zero.
         """
-        context = x if context is None else context
+        context = seen(x, context)
         height, width = context.shape[-2:]
         cells = self.cells(context)
         query, key, _ = self.projections(x, cells)

@@ -15,20 +15,31 @@ where only one of the two sides is padded. Ours excludes the padding always.
 Cross form: queries from `x`, keys and values from the same window of the context, so the two should
 show the same place. A context of another height or width is resized (bilinear).
 
-Cost: 4 n c^2 + 2 n k^2 c multiply-adds for n tokens of c channels.
+Cost: 4 n c^2 + 2 N k^2 c multiply-adds for n tokens of c channels, with N tokens in whole windows:
+n, and what fills the last ones up.
 """
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.attention.layers import Mechanism, align, check_heads, rename
+from catnet.model.attention.layers import (
+    Heads,
+    Mechanism,
+    QkvBias,
+    Scale,
+    align,
+    check_heads,
+    rename,
+    reshape,
+)
 from catnet.types import Context, Features
 
 
@@ -37,15 +48,21 @@ class LocallyGroupedAttention(Mechanism):
 
     aligned: ClassVar[bool] = True
     paper: ClassVar[str] = "Twins, arXiv 2104.13840"
+    good_for: ClassVar[str] = "attention within 7 x 7 windows; nothing crosses their borders"
+    published: ClassVar[dict[str, str]] = {
+        "qkv.weight": "3*c c",
+        "proj.weight": "c c",
+        "proj.bias": "c",
+    }
 
     def __init__(
         self,
         dim: int,
         *,
-        heads: int = 8,
-        window: int = 7,
-        qkv_bias: bool = True,
-        scale: float | None = None,
+        heads: Heads = 8,
+        window: Annotated[int, Field(description="side of a window; at most the map is one")] = 7,
+        qkv_bias: QkvBias = True,
+        scale: Scale = None,
     ) -> None:
         super().__init__()
         check_heads("lsa", dim=dim, heads=heads)
@@ -81,7 +98,7 @@ class LocallyGroupedAttention(Mechanism):
 
     def projections(self, x: Features, context: Context | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (b, h, w, c) on the grid of `x`."""
-        context = x if context is None else align(context, like=x)
+        context = align(context, like=x)
         key_value = self.key_value(rearrange(context, "b c h w -> b h w c"))
         return self.query(rearrange(x, "b c h w -> b h w c")), *key_value.chunk(2, dim=-1)
 
@@ -94,8 +111,8 @@ class LocallyGroupedAttention(Mechanism):
             for part in self.projections(x, context)
         ]
         height, width = x.shape[-2:]
-        row = torch.arange(height, device=x.device) // self.window
-        column = torch.arange(width, device=x.device) // self.window
+        row = torch.arange(height, device=x.device) // min(self.window, height)
+        column = torch.arange(width, device=x.device) // min(self.window, width)
         window = (rearrange(row, "h -> h 1") * width + column).flatten()
         apart = rearrange(window, "n -> n 1") != window
         logits = self.scale * query @ key.mT
@@ -104,13 +121,14 @@ class LocallyGroupedAttention(Mechanism):
     @staticmethod
     def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
         """From the names of the authors' GroupAttention to ours: one matrix becomes two."""
-        split = {n: t for n, t in state.items() if n.startswith("proj.")}
-        for parameter in ("weight", "bias"):
-            if f"qkv.{parameter}" in state:
-                query, key, value = state[f"qkv.{parameter}"].chunk(3)
-                split[f"q.{parameter}"] = query
-                split[f"kv.{parameter}"] = torch.cat([key, value])
-        return rename(split, {"q": "query", "kv": "key_value", "proj": "project"})
+        split = {n: t for n, t in state.items() if n not in ("qkv.weight", "qkv.bias")}
+        ours = rename(split, {"proj": "project"})
+        for name in state.keys() - split.keys():
+            kind = name.removeprefix("qkv.")
+            parts = reshape(name, state[name], "(part c) ... -> part c ...", part=3)
+            ours[f"query.{kind}"] = parts[0]
+            ours[f"key_value.{kind}"] = rearrange(parts[1:], "part c ... -> (part c) ...")
+        return ours
 
 
 def into_windows(

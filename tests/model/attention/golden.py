@@ -9,7 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FOLDER = Path(os.environ.get("CATNET_GOLDEN", Path(__file__).parents[2] / "golden"))
+OURS = Path(__file__).parents[2] / "golden"
+FOLDER = Path(os.environ.get("CATNET_GOLDEN", OURS))
+MODULES = {  # folders that a parity test reads
+    *("a2_gjylt", "cbam_official", "cloformer_attention", "cloformer_block", "cloformer_convffn"),
+    *("eca_official", "gc_block", "grl_anchor_stripe_attention", "grl_block", "grl_cab"),
+    *("grl_mixed_attention", "grl_window_attention", "gsop_channel", "gsop_spatial"),
+    *("nonlocal_embedded_gaussian", "refiner_attention", "refiner_block", "refiner_dla"),
+    *("se_moskomule", "twins_gsa", "twins_lsa", "twins_lsa_mask", "twins_peg", "twins_svt_block"),
+    *("volo_outlook_attention", "volo_outlooker"),
+}
+if not FOLDER.is_dir():
+    raise NotADirectoryError(f"CATNET_GOLDEN={FOLDER}: no such folder; every test would be skipped")
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class Golden:
 
 def configurations(module: str) -> list[Path]:
     """The files of one module folder, sorted; empty where the folder is not there."""
+    assert module in MODULES, f"add {module!r} to MODULES of golden.py"
     return sorted((FOLDER / module).glob("*.npz"))
 
 

@@ -7,7 +7,8 @@ from golden import configurations, read
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.attention.cloformer import AttnConv, CloAttention, CloBlock, PooledAttention
+from catnet.model.attention.cloformer import AttnConv, CloAttention, PooledAttention
+from catnet.model.attention.cloformer_block import CloBlock
 from catnet.model.ffn import ConvFFN
 
 
@@ -39,7 +40,7 @@ def build_block(kwargs):
         attention=build_attention(kwargs),
         ratio=kwargs["mlp_ratio"],
         kernel=kwargs["mlp_kernel_size"],
-        stride=kwargs["stride"],
+        stride=kwargs.get("stride", 1),
         out_dim=kwargs["out_dim"],
     )
 

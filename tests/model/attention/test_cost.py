@@ -96,6 +96,34 @@ def test_subsampled_attention_is_2nmc_a_cell_beside_its_projections(ratio, reduc
     assert counted("gsa", context=CONTEXT, ratio=ratio, reduce=reduce) == expected
 
 
+@pytest.mark.parametrize("size", [(32, 32), (5, 9), (3, 20)], ids=str)
+def test_the_padding_of_windows_is_in_the_formula(size):
+    """The docstring's N: the tokens of whole windows, of which the last ones are filled up."""
+    high, wide = min(7, size[0]), min(7, size[1])
+    whole = -(-size[0] // high) * high * (-(-size[1] // wide) * wide)
+    n = size[0] * size[1]
+    assert counted("lsa", dim=256, x=size) == 4 * n * 256**2 + 2 * whole * high * wide * 256
+    if size == (32, 32):
+        assert counted("lsa", dim=256, x=size) / 1e6 == pytest.approx(299.2, abs=0.05)
+
+
+@pytest.mark.parametrize("context", [None, CONTEXT])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_a_stride_of_second_order_pooling_saves_its_first_layer_too(stride, context):
+    """The docstring's M c d + M d^2 + 4 d^2 + 4 d c."""
+    few, d = (M if context else N) // stride**2, 16
+    expected = few * DIM * d + few * d**2 + 4 * d**2 + 4 * d * DIM
+    assert counted("gsop", channels=d, stride=stride, context=context) == expected
+
+
+@pytest.mark.parametrize(("context", "maps"), [(None, N), (CONTEXT, N + M)])
+def test_spatial_second_order_pooling_reduces_every_map_once(context, maps):
+    """The docstring's (n + m) c d + 64^2 d + 8 x 64^2, with n for n + m in self-attention."""
+    d = 16
+    expected = maps * DIM * d + 64**2 * d + 8 * 64**2
+    assert counted("gsop", mode="spatial", channels=d, context=context) == expected
+
+
 def pair_cost(side, *, dim, window):
     """LSA and GSA with windows and cells of one size."""
     size = (side, side)

@@ -12,7 +12,7 @@ from catnet.model.attention.eca import EfficientChannelAttention, adaptive_kerne
 @pytest.mark.parametrize("path", configurations("eca_official"), ids=lambda path: path.stem)
 def test_agrees_with_the_authors_code(path, dtype):
     golden = read(path, dtype)
-    dim, kernel = golden.kwargs["channel"], golden.kwargs["k_size"]
+    dim, kernel = golden.kwargs["channel"], golden.kwargs.get("k_size", 3)
     module = EfficientChannelAttention(dim, kernel=kernel).to(dtype).eval()
     module.load_state_dict(module.convert(golden.params))
     with torch.no_grad():

@@ -17,11 +17,18 @@ def cases(module):
 
 
 def options(kwargs):
-    assert kwargs.get("padding", 1) == kwargs["kernel_size"] // 2
+    """Ours of theirs; a visible skip for what `outlook` refuses, and says so."""
+    kernel, stride = kwargs.get("kernel_size", 3), kwargs.get("stride", 1)
+    padding = kwargs.get("padding", 1)
+    if kernel % 2 == 0 or padding != kernel // 2 or stride > kernel:
+        pytest.skip(
+            f"kernel={kernel}, padding={padding}, stride={stride}: ours has padding kernel // 2, "
+            "an odd kernel and no gaps between windows (outlook.py): these fit maps of any size"
+        )
     return {
-        "heads": kwargs["num_heads"],
-        "kernel": kwargs["kernel_size"],
-        "stride": kwargs.get("stride", 1),
+        "heads": kwargs.get("num_heads", 1),
+        "kernel": kernel,
+        "stride": stride,
         "qkv_bias": kwargs.get("qkv_bias", False),
         "scale": kwargs.get("qk_scale"),
     }
@@ -100,6 +107,35 @@ def test_equals_the_equation_written_slowly(size, settings, cross, generator):
     context = other if cross else x
     expected = slow(module, x[0], context[0])
     torch.testing.assert_close(module(x, other if cross else None)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "fits"),
+    [
+        ({}, True),
+        ({"kernel_size": 3, "padding": 1, "stride": 2}, True),
+        ({"kernel_size": 1, "padding": 0, "stride": 1}, True),
+        ({"kernel_size": 1, "padding": 0, "stride": 2}, False),
+        ({"kernel_size": 2, "padding": 0, "stride": 2}, False),
+        ({"kernel_size": 3, "padding": 0, "stride": 3}, False),
+    ],
+)
+def test_what_ours_refuses_is_a_visible_skip_and_nothing_else_is(given, fits):
+    if fits:
+        assert options(given)["kernel"] == given.get("kernel_size", 3)
+        return
+    with pytest.raises(pytest.skip.Exception, match="ours has padding kernel // 2"):
+        options(given)
+
+
+@pytest.mark.parametrize("reached", [5])
+@torch.no_grad()
+def test_the_default_sees_five_rows_and_columns_for_its_windows_overlap(reached, generator):
+    module = OutlookAttention(8, heads=2).double()
+    x = torch.randn(1, 8, 9, 9, dtype=torch.float64, generator=generator)
+    seen = module.attention_map(x)[0].sum(dim=0)[4 * 9 + 4].reshape(9, 9) > 0
+    assert seen[2:7, 2:7].all()
+    assert seen.sum() == reached**2
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])

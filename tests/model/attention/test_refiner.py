@@ -6,7 +6,8 @@ from einops import rearrange
 from golden import configurations, read
 
 from catnet.errors import UserError
-from catnet.model.attention.refiner import DistributedLocalAttention, Refiner, RefinerBlock
+from catnet.model.attention.refiner import DistributedLocalAttention, Refiner
+from catnet.model.attention.refiner_block import RefinerBlock
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 

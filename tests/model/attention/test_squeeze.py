@@ -12,7 +12,7 @@ from catnet.model.attention.squeeze import SqueezeExcitation
 @pytest.mark.parametrize("path", configurations("se_moskomule"), ids=lambda path: path.stem)
 def test_agrees_with_the_reference_code(path, dtype):
     golden = read(path, dtype)
-    dim, reduction = golden.kwargs["channel"], golden.kwargs["reduction"]
+    dim, reduction = golden.kwargs["channel"], golden.kwargs.get("reduction", 16)
     module = SqueezeExcitation(dim, reduction=reduction).to(dtype).eval()
     module.load_state_dict(module.convert(golden.params))
     with torch.no_grad():

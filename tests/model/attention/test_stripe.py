@@ -162,3 +162,66 @@ def test_bad_options(options, message):
 def test_channel_attention_needs_a_channel_to_squeeze_to():
     with pytest.raises(UserError, match="reduction=18 must be from 1 to dim=16"):
         ChannelAttentionBlock(16)
+
+
+@torch.no_grad()
+def test_without_activation_a_separable_convolution_is_linear_and_takes_both_ways_of_names(
+    generator,
+):
+    """The authors' `separable_conv_act`: with a GELU the last layer is number 2, without it 1."""
+    options = {"anchor": "separable_conv", "projection": "separable_conv", "anchor_down": 2}
+    torch.manual_seed(0)
+    plain = StripeAttention(16, **options, activation=False).double()
+    curved = StripeAttention(16, **options).double()
+    curved.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 16, 8, 8, generator=generator, dtype=torch.float64)
+    for module, linear in ((plain, True), (curved, False)):
+        for part in (module.local, module.anchor):
+            constant = part(torch.zeros_like(x))
+            doubled = part(2 * x) - constant
+            assert torch.allclose(doubled, 2 * (part(x) - constant)) == linear
+    theirs = {}
+    for name, tensor in plain.state_dict().items():
+        for ours, other in (("local.0", "qkv.body.0"), ("anchor.body.0", "anchor.body.0.0")):
+            if name.startswith(f"{ours}."):
+                theirs[name.replace(ours, other, 1)] = tensor
+    last = torch.randn(8, 16, 1, 1, generator=generator, dtype=torch.float64)
+    for number in (1, 2):
+        names = {f"anchor.body.0.{number}.weight": last}
+        converted = StripeAttention.convert(theirs | names)
+        assert torch.equal(converted["anchor.body.2.weight"], last)
+        assert torch.equal(converted["local.0.weight"], plain.local[0].weight)
+
+
+@pytest.mark.parametrize("shift", [False, True])
+@torch.no_grad()
+def test_a_tile_larger_than_the_map_is_the_map(shift, generator):
+    x = torch.randn(1, 16, 8, 8, generator=generator, dtype=torch.float64)
+    outputs = []
+    for window, stripe, moved in (
+        (8, (8, 8), False),
+        (9, (12, 12), shift),
+        (10**6, (10**8,) * 2, shift),
+    ):
+        torch.manual_seed(0)
+        module = StripeAttention(
+            16,
+            window=window,
+            window_shift=moved,
+            stripe=stripe,
+            groups=(None, None),
+            stripe_shift=moved,
+        )
+        outputs.append(module.double()(x))
+    for output in outputs[1:]:
+        torch.testing.assert_close(output, outputs[0])
+
+
+@torch.no_grad()
+def test_zeros_and_padding_are_finite_in_half_precision(generator):
+    module = StripeAttention(16).half()
+    x = torch.randn(1, 16, 5, 7, generator=generator).half()
+    x[..., :2, :] = 0
+    for one in (x, torch.zeros_like(x)):
+        assert module(one).isfinite().all()
+        assert module.attention_map(one).isfinite().all()
