@@ -11,6 +11,7 @@ On the command line `key=value` overrides a setting, or narrows one that varies;
 varies one more, and `base=FILE` asks the same question of other settings.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ import yaml
 
 from catnet.config import OWN, Run
 from catnet.errors import UserError
-from catnet.strict import check, parse_yaml, read_yaml, shorten
+from catnet.strict import Strict, check, parse_yaml, read_yaml, shorten
 
 REPEATS = ("data.fold", "seed")  # what is averaged over, and never a variant
+UNFIT = re.compile(r"[^A-Za-z0-9._-]+")  # for the name of a folder
 Grid = dict[str, list]
 
 
@@ -128,7 +130,10 @@ def look_up(run: Run, key: str) -> object:
     """The value of a dotted setting."""
     value: object = run
     for name in key.split("."):
-        value = getattr(value, name)
+        value = value[name] if isinstance(value, dict) else getattr(value, name)
+    if isinstance(value, Strict):
+        one = next(iter(type(value).model_fields))
+        raise UserError(f"vary.{key} is a group of settings; vary one of them, such as {key}.{one}")
     return value
 
 
@@ -146,7 +151,7 @@ def read_question(path: Path, overrides: Sequence[str]) -> tuple[dict, list[Grid
     given = [parse_override(text) for text in overrides]
     content = read_yaml(path)
     content.update({key: value for key, value in given if key == "base"})
-    content.setdefault("name", path.stem)
+    content.setdefault("name", UNFIT.sub("-", path.stem))
     grids = read_grids(content.pop("vary", {}), source=str(path))
     if base := content.pop("base", None):
         below, shared = read_base(path, base)

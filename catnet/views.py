@@ -118,6 +118,9 @@ def demand_fit(views: CaseViews) -> None:
         and len(views.support_images) == len(views.support_slices)
         and views.rounds.shape[:2] == views.slice_dice.shape
         and len(views.organs) == len(views.protocols) == len(views.dice)
+        and np.isfinite(views.dice).all()
+        and not np.isinf(views.slice_dice).any()
+        and all(isinstance(name, str) for name in (*views.organs, views.query, views.support))
         and np.isin(views.organ, np.arange(len(views.organs))).all()
         and np.isin(views.query_slice, views.slices).all()
         and np.isin(views.support_slice, views.support_slices).all()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The runs of a question on a SLURM cluster, one array task a run; then the report.
+# The runs of a question on a SLURM cluster, one array task a run; then the rows of all of them.
 #
 #   scripts/slurm.sh experiments/rounds.yml data.fold=0
 #
@@ -9,8 +9,15 @@ set -euo pipefail
 
 [ $# -ge 1 ] || { echo "usage: $0 QUESTION.yml [key=value ...]" >&2; exit 2; }
 last=$(($(catnet sweep "$@" --list | wc -l) - 1))
-runs=$(sbatch --parsable --array="0-$last" ${SBATCH_ARGS:-} --wrap \
-  "srun catnet sweep $(printf '%q ' "$@") --only \$SLURM_ARRAY_TASK_ID")
+question=$(printf '%q ' "$@")
+runs=$(sbatch --parsable --array="0-$last" ${SBATCH_ARGS:-} <<EOF
+#!/usr/bin/env bash
+srun catnet sweep $question --only "\$SLURM_ARRAY_TASK_ID"
+EOF
+)
 echo "runs: job $runs"
-# What is finished is not done again: the sweep only gathers the rows, and does what was left.
-sbatch --dependency="afterany:$runs" ${SBATCH_ARGS:-} --wrap "catnet sweep $(printf '%q ' "$@")"
+# What is finished is not done again: the sweep gathers the rows, and does what was left.
+sbatch --dependency="afterany:$runs" ${SBATCH_ARGS:-} <<EOF
+#!/usr/bin/env bash
+catnet sweep $question
+EOF

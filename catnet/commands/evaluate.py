@@ -18,7 +18,7 @@ import pandas as pd
 from rich.console import Console
 
 from catnet.commands.progress import progress_bar
-from catnet.commands.settings import add_settings
+from catnet.commands.settings import add_settings, part_settings
 from catnet.engine import choose_device, limit_threads
 from catnet.errors import UserError
 from catnet.evaluate.run import evaluate
@@ -42,11 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate, then print the table."""
-    settings = [text for text in options.runs if "=" in text] + options.settings
-    paths = [Path(text) for text in options.runs if "=" not in text]
-    if not paths:
-        raise UserError("no run is named; give a folder that `catnet train` printed")
-    folders = [open_run_folder(path, overrides=settings) for path in paths]
+    names, settings = part_settings(options.runs, options.settings, what="run")
+    folders = [open_run_folder(Path(name), overrides=settings) for name in names]
     title = check_comparable(folders)
     evaluations = [evaluate_one(folder, again=options.again) for folder in folders]
     rows = pd.concat([evaluation.rows for evaluation in evaluations])

@@ -13,7 +13,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from catnet.commands.settings import add_settings
+from catnet.commands.settings import add_settings, part_settings
 from catnet.errors import UserError
 from catnet.paths import runs_home
 from catnet.report.study import Study, study_of_runs
@@ -34,8 +34,7 @@ def run(options: argparse.Namespace) -> None:
     """Write the report, and say where."""
     from catnet.report.document import write_report  # late: it loads what draws
 
-    settings = [text for text in options.runs if "=" in text] + options.settings
-    names = [text for text in options.runs if "=" not in text]
+    names, settings = part_settings(options.runs, options.settings, what="sweep or run")
     folder = options.output or find(names[0]) / "report"
     command = shlex.join(["catnet", "report", *names, *settings])
     page = write_report(open_study(names, settings), folder, command=command)

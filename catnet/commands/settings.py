@@ -1,10 +1,15 @@
 """Settings on the command line, and the list of all of them in its help."""
 
 import argparse
+import re
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from catnet.config import Run
+from catnet.errors import UserError
 from catnet.strict import Strict
+
+SETTING = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 
 
 def add_settings(parser: argparse.ArgumentParser, *, group: str | None = None) -> None:
@@ -18,6 +23,17 @@ def add_settings(parser: argparse.ArgumentParser, *, group: str | None = None) -
     )
     lines = [line for line in list_settings(Run()) if group is None or line.startswith(group)]
     parser.epilog = "settings, their defaults and meaning:\n" + "\n".join(f"  {x}" for x in lines)
+
+
+def part_settings(
+    words: list[str], settings: list[str], *, what: str
+) -> tuple[list[str], list[str]]:
+    """Names and settings, which may be mixed; raises `UserError` where nothing is named."""
+    given = [word for word in words if SETTING.match(word) and not Path(word).exists()]
+    names = [word for word in words if word not in given]
+    if not names:
+        raise UserError(f"no {what} is named; give a folder that `catnet train` printed")
+    return names, [*given, *settings]
 
 
 def list_settings(settings: Strict, prefix: str = "") -> list[str]:

@@ -24,6 +24,7 @@ from catnet.commands.evaluate import evaluate_one
 from catnet.commands.train import train_run
 from catnet.config import MachineSettings
 from catnet.errors import UserError
+from catnet.files import alone
 from catnet.question import load_question
 from catnet.sweep.board import board, line
 from catnet.sweep.cluster import HERE, run_on_ray
@@ -31,7 +32,7 @@ from catnet.sweep.jobs import Job, State, States, job_command
 from catnet.sweep.local import run_local
 from catnet.sweep.store import ROWS, Sweep, add_rows, write_sweep
 
-PATIENCE = 60.0  # seconds in which a process that a cluster has lost will notice and end
+FOREVER = -1.0  # another process may be at the same run, or one that a cluster has just lost
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="print the runs and their state only")
     parser.add_argument(
-        "--only", type=int, metavar="NUMBER", help="do this run of the list, in this process"
+        "--only",
+        metavar="NUMBER",
+        help="do this run of the list (its number from 0, or its hash), in this process",
     )
 
 
@@ -63,31 +66,58 @@ def positive(text: str) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Do what is missing."""
+    check_address(options.ray)
     sweep = Sweep(load_question(options.file, options.settings))
     if options.only is not None:
-        do_one(sweep, options.only)
+        do_one(sweep, find_job(sweep, options.only))
         return
-    finished = [job for job in sweep.jobs if job.finished]
-    states: dict[int, State] = {
-        job.number: "done" if job in finished else "waiting" for job in sweep.jobs
-    }
+    before: dict[int, State] = {job.number: job.state for job in sweep.jobs}
     if options.list:
-        show_list(sweep, states)
+        show_list(sweep, before)
         return
-    write_sweep(
-        sweep, command=shlex.join(["catnet", "sweep", str(options.file), *options.settings])
-    )
-    for job in finished:
-        add_rows(sweep, job)
-    print(f"{sweep.question.name}: {len(sweep.jobs)} runs, {len(finished)} of them finished")
-    missing = [job for job in sweep.jobs if job not in finished]
-    states |= watch(sweep, states, start(options, missing))
-    print(f"rows: {sweep.folder / ROWS}\nreport: catnet report {sweep.folder}")
-    if failed := list(states.values()).count("failed"):
+    missing = [job for job in sweep.jobs if before[job.number] != "done"]
+    before |= {job.number: "waiting" for job in missing}
+    engine = start(options, missing)
+    command = shlex.join(["catnet", "sweep", str(options.file), *options.settings])
+    write_sweep(sweep, command=command)
+    print(f"{len(before)} runs of {sweep.question.name}, {len(before) - len(missing)} finished")
+    after = watch(sweep, before, engine)
+    sweep = Sweep(sweep.question)  # a run may have been made elsewhere meanwhile
+    write_sweep(sweep, command=command)
+    conclude(sweep, after)
+
+
+def conclude(sweep: Sweep, states: States) -> None:
+    """Gather the rows and say where they are; raises `UserError` where runs have failed."""
+    left = [job for job in sweep.jobs if states[job.number] == "failed" or job.state != "done"]
+    for job in sweep.jobs:
+        if job not in left:
+            add_rows(sweep, job)
+    print(f"rows: {sweep.folder / ROWS}\nreport: catnet report {shlex.quote(str(sweep.folder))}")
+    for job in left:
+        print(line(job, "failed", of=len(states)))
+    if left:
         raise UserError(
-            f"{failed} of {len(states)} runs failed; mend what their logs say, and give the same "
+            f"{len(left)} of {len(states)} runs failed; mend what they say, and give the same "
             "command again"
         )
+
+
+def check_address(address: str | None) -> None:
+    """Raise `UserError` where `--ray` has swallowed the question."""
+    if address and Path(address).suffix in {".yml", ".yaml"}:
+        raise UserError(f"--ray takes {address} for its address; give FILE first, then --ray")
+
+
+def find_job(sweep: Sweep, name: str) -> Job:
+    """A job by its number or its identity; raises `UserError` for one that is not there."""
+    for job in sweep.jobs:
+        if name in {str(job.number), job.folder.identity}:
+            return job
+    raise UserError(
+        f"--only {name}: this question has the runs 0 to {len(sweep.jobs) - 1}, and none of that "
+        "hash; has its file changed since the sweep began? Give the sweep again"
+    )
 
 
 def show_list(sweep: Sweep, states: States) -> None:
@@ -103,8 +133,8 @@ def show_list(sweep: Sweep, states: States) -> None:
 def start(options: argparse.Namespace, missing: list[Job]) -> Iterator[States]:
     """The engine that was asked for, at work on what is missing."""
 
-    def command(number: int) -> list[str]:
-        return job_command(options.file.absolute(), options.settings, number)
+    def command(job: Job) -> list[str]:
+        return job_command(options.file.absolute(), options.settings, job)
 
     if not missing:
         return iter(())
@@ -135,17 +165,15 @@ def watch(sweep: Sweep, before: States, engine: Iterator[States]) -> dict[int, S
                 live.update(board(sweep, states), refresh=True)
                 continue
             for job in changed:
-                if job.number in now:
+                if job.number in now and states[job.number] != "failed":  # these are told of last
                     print(line(job, states[job.number], of=len(states)), flush=True)
     return states
 
 
-def do_one(sweep: Sweep, number: int) -> None:
+def do_one(sweep: Sweep, job: Job) -> None:
     """Train and evaluate one job here, and add its rows."""
-    if not 0 <= number < len(sweep.jobs):
-        raise UserError(f"--only {number}: this question has the runs 0 to {len(sweep.jobs) - 1}")
-    job = sweep.jobs[number]
-    train_run(job.folder, patience=PATIENCE)
-    for evaluated in job.evaluations:
-        evaluate_one(evaluated, again=False)
+    train_run(job.folder, patience=FOREVER)
+    with alone(job.folder.path, patience=FOREVER):
+        for evaluated in job.evaluations:
+            evaluate_one(evaluated, again=False)
     add_rows(sweep, job)

@@ -57,6 +57,9 @@ def train_run(folder: RunFolder, *, patience: float = 0.0) -> None:
             "training", "loss {task.fields[loss]:.3f}", "{task.fields[speed]:.1f}/s"
         ) as bar,
     ):
+        if folder.trained:  # by the process that was waited for
+            print(f"already trained: {folder.path}")
+            return
         task = bar.add_task("", total=folder.run.train.steps, loss=float("nan"), speed=0.0)
         lines = Lines()
 

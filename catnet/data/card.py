@@ -129,6 +129,8 @@ class Card(Strict):
         """Images are no labels, numbers are given once, groups name organs."""
         if self.image == self.label:
             raise ValueError("image and label are the same file pattern; mend one of them")
+        if "mean" in self.organs:
+            raise ValueError("organs: mean is the column of the tables; name the organ otherwise")
         numbers = [*self.organs.values(), *self.other_labels]
         if len(set(numbers)) < len(numbers):
             raise ValueError("a label number stands twice in organs and other_labels")

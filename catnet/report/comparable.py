@@ -15,9 +15,10 @@ QUALITY = ["model", "protocol", "support", "query", "organ", "metric"]
 def check_comparable(rows: pd.DataFrame) -> None:
     """Raise `UserError`, one sentence that names the runs, where rows do not fit one table.
 
-    Refused: no rows; columns that lack; values that are no finite numbers; other cards, settings,
-    support policies or shots, unless that is what the question varies; a variant of two networks;
-    the same thing measured twice; protocols, organs, folds or patients that only some have.
+    Refused: no rows; columns that lack; values that are no finite numbers; other cards; other
+    settings, support policies or shots, unless that is what the question varies; a variant of two
+    networks; the same thing measured twice; protocols, organs, folds, seeds or patients that only
+    some have.
     """
     lacking = [name for name in FACTS if name not in rows.columns]
     if lacking:
@@ -66,7 +67,8 @@ def mixed_facts(rows: pd.DataFrame) -> Iterator[str]:
     """Facts that all rows, or all of a variant, must share."""
     remedy = "report them apart"
     for fact in ("card", "setting", "policy", "shots"):
-        if not asked_for(rows, fact) and rows[fact].nunique(dropna=False) > 1:
+        asked = fact != "card" and asked_for(rows, fact)
+        if not asked and rows[fact].nunique(dropna=False) > 1:
             yield f"the {fact} differs, {listed(rows, fact)}; {remedy}"
     for variant, part in networks(rows).groupby("variant", sort=False):
         for fact in ("model", "shots"):
@@ -102,19 +104,23 @@ def held_by_some(rows: pd.DataFrame, column: str) -> Iterator[str]:
 
 
 def tested_elsewhere(rows: pd.DataFrame, *, free: bool) -> Iterator[str]:
-    """Variants on other folds; or on other patients of a fold, unless `free` to choose them."""
-    folds = {name: sorted(set(part["fold"])) for name, part in rows.groupby("variant", sort=False)}
-    first = next(iter(folds))
-    for variant, found in folds.items():
-        if found != folds[first]:
+    """Variants on other folds or by other seeds; or on other patients of a fold, unless `free`."""
+    repeats = {
+        name: sorted(set(zip(part["fold"], part["seed"], strict=True)))
+        for name, part in rows.groupby("variant", sort=False)
+    }
+    first = next(iter(repeats))
+    for variant, found in repeats.items():
+        if found != repeats[first]:
             yield (
-                f"{first} was tested on the folds {joined(folds[first])}, {variant} on the folds "
-                f"{joined(found)} (runs: {names(rows[rows['variant'] == variant])}); test all "
-                "variants on the same folds"
+                f"{first} was tested on {pairs(repeats[first])}, {variant} on {pairs(found)} "
+                f"(runs: {names(rows[rows['variant'] == variant])}); test all variants on the same "
+                "folds with the same seeds"
             )
-    queries = rows.groupby(["variant", "fold"], sort=False)["query"].agg(frozenset)
-    for (variant, fold), found in queries.items():
-        if not free and found != queries[first, fold]:
+    queries = rows.groupby(["variant", "fold", "seed"], sort=False)["query"].agg(frozenset)
+    fold_of = {fold: found for (_, fold, _), found in reversed(list(queries.items()))}
+    for (variant, fold, _), found in queries.items():
+        if not free and found != fold_of[fold]:
             part = rows[(rows["fold"] == fold) & rows["variant"].isin([first, variant])]
             yield (
                 f"{first} and {variant} were tested on other patients of fold {fold}, in "
@@ -133,6 +139,11 @@ def names(rows: pd.DataFrame) -> str:
     found = distinct(rows["run"])
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return f"{joined(found[:NAMED])}{more}"
+
+
+def pairs(repeats: list[tuple[int, int]]) -> str:
+    """`fold 0 with seed 0, fold 1 with seed 0`."""
+    return joined([f"fold {fold} with seed {seed}" for fold, seed in repeats])
 
 
 def joined(values: list) -> str:

@@ -1,6 +1,7 @@
 """A file of tidy rows (CSV): whole or refused, and added to by one process at a time."""
 
 import csv
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -36,8 +37,12 @@ def read_rows(path: Path) -> pd.DataFrame:
     )
 
 
-def append_rows(path: Path, rows: pd.DataFrame, *, timeout: float = 60.0) -> None:
+def append_rows(
+    path: Path, rows: pd.DataFrame, *, instead: Sequence[str] = (), timeout: float = 60.0
+) -> None:
     """Add rows to the file, or begin it; another process that reads sees all of them or none.
+
+    Rows that share the new ones' values in the columns `instead` give way to them.
 
     Waits up to `timeout` seconds for a process that is adding. Raises `UserError` where it takes
     longer, where the columns are others than the file's (their order may be), where a value is no
@@ -54,23 +59,28 @@ def append_rows(path: Path, rows: pd.DataFrame, *, timeout: float = 60.0) -> Non
             f"{path}: another process has been adding rows for {timeout:g} s; wait for it to end"
         ) from None
     try:
-        write_text(path, extended(path, rows))
+        write_text(path, extended(path, rows, instead=list(instead)))
     finally:
         lock.release()
 
 
-def extended(path: Path, rows: pd.DataFrame) -> str:
+def extended(path: Path, rows: pd.DataFrame, *, instead: list[str]) -> str:
     """The file's text, as it is, with the new rows after it."""
     if not path.exists():
         return rows.to_csv(index=False, lineterminator="\n")
     text = read_text(path)
-    known = list(read_rows(path).columns)
+    former = read_rows(path)
+    known = list(former.columns)
     odd = sorted(set(known) ^ set(rows.columns))
     if odd:
         raise UserError(
             f"{path}: its columns are not those of the new rows ({', '.join(odd)}); they answer "
             "another question, report them in another folder"
         )
+    if instead:
+        new = pd.MultiIndex.from_frame(rows[instead].drop_duplicates())
+        stays = ~pd.MultiIndex.from_frame(former[instead]).isin(new)
+        text = former[stays].to_csv(index=False, lineterminator="\n")
     return text + rows[known].to_csv(index=False, header=False, lineterminator="\n")
 
 

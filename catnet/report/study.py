@@ -38,6 +38,14 @@ class Study:
 
     def rows(self) -> pd.DataFrame:
         """Everything measured on any of the runs; raises `UserError` for one not evaluated."""
+        cards = {member.folder.card.name: member.folder for member in self.members}
+        for member in self.members:
+            same = cards[member.folder.card.name]
+            if member.folder.card.identity() != same.card.identity():
+                raise UserError(
+                    f"{member.folder.path} and {same.path}: were trained by different versions of "
+                    f"card {same.card.name}, whose folds may hold other cases; report them apart"
+                )
         parts = [member_rows(member, question=self.name) for member in self.members]
         return pd.concat(parts, ignore_index=True)
 

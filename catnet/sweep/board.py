@@ -6,7 +6,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from catnet.question import REPEATS, describe
+from catnet.question import describe
 from catnet.sweep.jobs import Job, State, States, error_of, progress_of
 from catnet.sweep.store import Sweep
 
@@ -61,14 +61,6 @@ def clock(seconds: float) -> str:
 
 def line(job: Job, state: State, *, of: int) -> str:
     """What is said of a run where there is no terminal to draw on."""
-    values = " ".join(
-        [describe(job.variants[0])]
-        if len(job.variants) == 1
-        else [
-            f"{key}={job.variants[0].values[key]}"
-            for key in REPEATS
-            if key in job.variants[0].values
-        ]
-    )
+    values = "; ".join(map(describe, job.variants))
     text = f"run {job.number + 1} of {of} {state}: {values} ({job.folder.path.name})"
     return f"{text}: {error_of(job)}; log: {job.log}" if state == "failed" else text

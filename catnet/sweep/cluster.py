@@ -25,7 +25,7 @@ PATIENCE = 10.0  # seconds that a cluster has to answer
 def run_on_ray(
     jobs: Sequence[Job],
     *,
-    command: Callable[[int], list[str]],
+    command: Callable[[Job], list[str]],
     address: str,
     machine: MachineSettings,
 ) -> Iterator[States]:
@@ -34,6 +34,22 @@ def run_on_ray(
     Raises `UserError` where Ray is not installed, or no cluster answers.
     """
     ray = connect(address)
+    try:
+        check_room(ray, machine)
+    except UserError:
+        ray.shutdown()
+        raise
+    return follow(ray, jobs, command=command, machine=machine)
+
+
+def follow(
+    ray: "ModuleType",  # noqa: F821
+    jobs: Sequence[Job],
+    *,
+    command: Callable[[Job], list[str]],
+    machine: MachineSettings,
+) -> Iterator[States]:
+    """Hand the jobs to a cluster, and tell what becomes of them; leaves the cluster in the end."""
     places = {
         "CATNET_DATA": data_home(),
         "CATNET_RUNS": runs_home(),
@@ -49,7 +65,7 @@ def run_on_ray(
     begun = time.time()
     try:
         waiting = {
-            task.remote(command(job.number), job.log.resolve(), environment, os.getcwd()): job
+            task.remote(command(job), job.log.resolve(), environment, os.getcwd()): job
             for job in jobs
         }
         states: dict[int, State] = {job.number: "waiting" for job in jobs}
@@ -82,6 +98,19 @@ def connect(address: str) -> "ModuleType":  # noqa: F821
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise UserError(no_answer(address, error)) from None
     return ray
+
+
+def check_room(ray: "ModuleType", machine: MachineSettings) -> None:  # noqa: F821
+    """Raise `UserError` where no machine of the cluster is large enough for a run."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(
+        node.get("CPU", 0) >= machine.cpu_share and node.get("GPU", 0) >= machine.gpu_share
+        for node in nodes
+    ):
+        raise UserError(
+            f"no machine of the cluster has {machine.cpu_share:g} CPUs and {machine.gpu_share:g} "
+            "GPUs for a run; lower machine.cpu_share or machine.gpu_share"
+        )
 
 
 def check_reachable(address: str) -> None:

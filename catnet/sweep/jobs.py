@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from catnet.errors import UserError
 from catnet.evaluations import finished_evaluation
-from catnet.question import Question, Variant
+from catnet.files import held
+from catnet.question import Question, Variant, describe
 from catnet.runs import LOG, TIMING, RunFolder, find_same_run, read_json_lines
 
 State = Literal["waiting", "running", "done", "failed"]
 States = Mapping[int, State]
-COMPLAINT = "catnet: "
+COMPLAINT, ATTEMPT = "catnet: ", "--- attempt of "
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,18 @@ class Job:
         """Whether nothing is left to train or to evaluate."""
         return self.folder.trained and all(map(finished_evaluation, self.evaluations))
 
+    @property
+    def state(self) -> State:
+        """What its folder tells; a damaged one waits, and the job itself will say what is wrong."""
+        try:
+            if self.finished:
+                return "done"
+        except UserError:
+            return "waiting"
+        if held(self.folder.path):
+            return "running"
+        return "failed" if complaints(self) else "waiting"
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -57,16 +71,26 @@ def plan_jobs(question: Question) -> tuple[Job, ...]:
     grouped: dict[Path, list[tuple[RunFolder, Variant]]] = {}
     for variant in question.variants:
         folder = find_same_run(variant.run)
-        grouped.setdefault(folder.path, []).append((folder, variant))
+        others = grouped.setdefault(folder.path, [])
+        if variant.run.evaluate.name() in {known.run.evaluate.name() for _, known in others}:
+            raise UserError(
+                f"{question.name}: two of its runs are the same ({describe(variant)}); take one of "
+                "them out of vary"
+            )
+        others.append((folder, variant))
     return tuple(
         Job(number, pairs[0][0], tuple(variant for _, variant in pairs))
         for number, pairs in enumerate(grouped.values())
     )
 
 
-def job_command(file: Path, settings: Sequence[str], number: int) -> list[str]:
-    """The command that does one job of a question in a process of its own."""
-    return [sys.executable, "-m", "catnet", "sweep", str(file), *settings, "--only", str(number)]
+def job_command(file: Path, settings: Sequence[str], job: Job) -> list[str]:
+    """The command that does one job of a question in a process of its own.
+
+    It names the run by what it is, in case the file changes meanwhile.
+    """
+    command = [sys.executable, "-m", "catnet", "sweep", str(file), *settings]
+    return [*command, "--only", job.folder.identity]
 
 
 def progress_of(job: Job) -> Progress:
@@ -82,9 +106,15 @@ def progress_of(job: Job) -> Progress:
 
 def error_of(job: Job) -> str:
     """The sentence with which a job has failed, or where to look."""
-    try:
-        lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    said = [line for line in lines if line.startswith(COMPLAINT)]
+    said = complaints(job)
     return said[-1].removeprefix(COMPLAINT) if said else "ended without a word; see its log"
+
+
+def complaints(job: Job) -> list[str]:
+    """What the last attempt at a job complained of."""
+    try:
+        text = job.log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    last = text.rpartition(ATTEMPT)[2]
+    return [line for line in last.splitlines() if line.startswith(COMPLAINT)]

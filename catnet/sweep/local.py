@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from catnet.paths import FOLLOW
-from catnet.sweep.jobs import Job, State, States
+from catnet.sweep.jobs import ATTEMPT, Job, State, States
 
 PAUSE = 0.5  # seconds between two looks at the processes
 
 
 def run_local(
-    jobs: Sequence[Job], *, command: Callable[[int], list[str]], at_once: int, gpus: int
+    jobs: Sequence[Job], *, command: Callable[[Job], list[str]], at_once: int, gpus: int
 ) -> Iterator[States]:
     """Do all jobs; tells their states again and again. What still runs when left is ended."""
     waiting, running = deque(jobs), {}
@@ -25,7 +25,7 @@ def run_local(
             while waiting and free:
                 job, slot = waiting.popleft(), free.popleft()
                 environment = share_of_machine(slot, at_once=at_once, gpus=gpus)
-                process = start(command(job.number), log=job.log, environment=environment)
+                process = start(command(job), log=job.log, environment=environment)
                 running[job.number] = process, slot
                 states[job.number] = "running"
             yield dict(states)
@@ -47,6 +47,8 @@ def start(command: list[str], *, log: Path, environment: dict[str, str]) -> subp
     """Start a job, which ends with this process; what it prints is added to its log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
+        file.write(f"{ATTEMPT}{time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
+        file.flush()
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

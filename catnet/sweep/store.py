@@ -13,7 +13,7 @@ from catnet.config import EvaluateSettings, digest
 from catnet.errors import UserError
 from catnet.paths import runs_home
 from catnet.question import Question
-from catnet.report.rows import append_rows, read_rows
+from catnet.report.rows import append_rows
 from catnet.report.study import Member, Study, member_rows
 from catnet.runs import open_run_folder, write_json
 from catnet.strict import check
@@ -37,11 +37,15 @@ class Sweep:
     def folder(self) -> Path:
         """Where the sweep over exactly these runs lies, or would lie."""
         runs = [
-            (job.folder.identity, variant.run.evaluate.name())
+            (job.folder.identity, variant.run.evaluate.name(), variant.label)
             for job in self.jobs
             for variant in job.variants
         ]
-        return runs_home() / "sweeps" / f"{self.question.name}-{digest(runs)[:10]}"
+        return (
+            runs_home()
+            / "sweeps"
+            / f"{self.question.name}-{digest([self.question.varied, runs])[:10]}"
+        )
 
 
 def write_sweep(sweep: Sweep, *, command: str) -> None:
@@ -81,17 +85,8 @@ def open_member(entry: dict) -> Member:
 
 
 def add_rows(sweep: Sweep, job: Job) -> None:
-    """Add a finished job's rows to those of the sweep, where they are not there yet."""
-    path = sweep.folder / ROWS
+    """Add a finished job's rows to those of the sweep, in the place of any it has of that run."""
     for variant, evaluated in zip(job.variants, job.evaluations, strict=True):
-        if not holds(path, run=job.folder.path.name, variant=variant.label):
-            member = Member(evaluated, variant.label, variant.values)
-            append_rows(path, member_rows(member, question=sweep.question.name))
-
-
-def holds(path: Path, *, run: str, variant: str) -> bool:
-    """Whether a file of rows has some of this run as this variant."""
-    if not path.exists():
-        return False
-    rows = read_rows(path)
-    return bool(((rows["run"] == run) & (rows["variant"] == variant)).any())
+        member = Member(evaluated, variant.label, variant.values)
+        rows = member_rows(member, question=sweep.question.name)
+        append_rows(sweep.folder / ROWS, rows, instead=("run", "variant"))

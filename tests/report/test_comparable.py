@@ -84,7 +84,13 @@ def test_what_only_some_runs_have(rows, column, name):
 
 def test_variants_on_other_folds(rows):
     gone = (rows["variant"] == "b") & (rows["fold"] == 1)
-    refused(rows[~gone], "a was tested on the folds 0, 1", "b on the folds 0", "b-f0-s0")
+    refused(rows[~gone], "a was tested on fold 0 with seed 0, fold 1", "b on fold 0", "b-f0-s0")
+
+
+def test_variants_by_other_seeds():
+    rows = fake_rows({"a": (1, 50), "b": (2, 50)}, seeds=2)
+    gone = (rows["variant"] == "b") & (rows["seed"] == 1)
+    refused(rows[~gone], "a was tested on fold 0 with seed 0, fold 0 with seed 1, b on fold 0")
 
 
 def test_variants_on_other_patients(rows):
@@ -96,3 +102,10 @@ def test_many_runs_are_counted():
     many = fake_rows({f"v{n}": (n, 50) for n in range(6)}, organs=("liver",))
     card = many["card"].where(many["variant"] == "v5", "sabs")
     refused(many.assign(card=card), "v0-f0-s0, v1-f0-s0, v2-f0-s0 and 2 more", "v5-f0-s0")
+
+
+def test_cards_are_never_mixed_even_where_they_vary():
+    """Patient 1 of one data set is not patient 1 of another."""
+    rows = fake_rows({"a": (1, 50), "b": (2, 50)})
+    card = rows["variant"].map({"a": "chaos_t2", "b": "sabs"})
+    refused(rows.assign(card=card).assign(**{"data.card": card}), "the card differs")

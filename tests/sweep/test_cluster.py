@@ -15,7 +15,7 @@ from catnet.sweep.cluster import connect
 from catnet.sweep.store import Sweep
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-SLOW = ("train.steps=60", "machine.checkpoint_every=5")
+SLOW = ("train.steps=250", "machine.checkpoint_every=5")
 
 
 @pytest.fixture
@@ -42,14 +42,14 @@ def kill_one(made, nodes, sweep):
             if not job.folder.trained and list(job.folder.checkpoints.glob("step-*"))
         ]
 
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while len(in_flight()) < 2:
         assert time.monotonic() < end, "two runs never were in flight"
         time.sleep(0.05)
     made.remove_node(nodes[0], allow_graceful=False)
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(560)
 @pytest.mark.slow
 def test_every_run_ends_once_though_a_node_dies(asked, cluster, capsys):
     made, nodes = cluster
@@ -73,6 +73,12 @@ def test_an_address_that_does_not_answer_is_one_sentence(asked, capsys):
     pytest.importorskip("ray")
     sentence = complaint(["sweep", asked, "--ray", "127.0.0.1:1"], capsys)
     assert "--ray 127.0.0.1:1: no Ray cluster answers there" in sentence
+
+
+def test_a_run_that_fits_nowhere_is_one_sentence(asked, capsys):
+    pytest.importorskip("ray")
+    sentence = complaint(["sweep", asked, "machine.gpu_share=3", "--ray"], capsys)
+    assert "no machine of the cluster has 1 CPUs and 3 GPUs for a run" in sentence
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch):

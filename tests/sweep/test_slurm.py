@@ -17,10 +17,10 @@ first=0 last=0
 while [ $# -gt 0 ]; do
   case $1 in
     --array=*) range=${1#--array=}; first=${range%-*}; last=${range#*-} ;;
-    --wrap) wrap=$2; shift ;;
   esac
   shift
 done
+wrap=$(cat)
 for ((task = first; task <= last; task++)); do
   SLURM_ARRAY_TASK_ID=$task bash -c "$wrap" >> "$FAKE/output" 2>&1 || exit 1
 done
@@ -53,13 +53,13 @@ def test_every_run_is_a_task_of_an_array(asked, fake):
     done = subprocess.run([SCRIPT, asked, *settings], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     array, gather = (fake / "calls").read_text().splitlines()
-    assert array.startswith("--parsable --array=0-1 --time=1:00:00 --wrap srun catnet sweep")
-    assert gather.startswith("--dependency=afterany:4711 --time=1:00:00 --wrap catnet sweep")
+    assert array == "--parsable --array=0-1 --time=1:00:00"
+    assert gather == "--dependency=afterany:4711 --time=1:00:00"
     sweep = Sweep(load_question(asked, settings))
     assert [job.finished for job in sweep.jobs] == [True, True]
     output = (fake / "output").read_text()
     assert output.count("trained: ") == 2
-    assert "2 runs, 2 of them finished" in output
+    assert "2 runs of rounds, 2 finished" in output
 
 
 def test_without_a_question_it_says_what_it_wants():

@@ -15,6 +15,7 @@ from trials import complaint, end_of
 
 from catnet.cli import main
 from catnet.errors import UserError
+from catnet.files import alone
 from catnet.question import load_question
 from catnet.report.rows import read_rows
 from catnet.runs import write_settings
@@ -37,7 +38,7 @@ def files(folder):
 
 def python(code):
     """A command for a job that does nothing else."""
-    return lambda number: [sys.executable, "-c", f"number = {number}\n{code}"]
+    return lambda job: [sys.executable, "-c", f"number = {job.number}\n{code}"]
 
 
 def states_of(sweep, command, *, at_once):
@@ -56,16 +57,17 @@ def test_runs_are_trained_evaluated_and_recorded_once(asked, capsys):
     sweep = sweep_of(asked, "seed=0")
     assert status == 0
     assert all(job.finished for job in sweep.jobs)
-    assert "2 runs, 0 of them finished" in out
+    assert "2 runs of rounds, 0 finished" in out
     assert Counter(line.split()[4] for line in out.splitlines() if " of 2 " in line) == {
         "running:": 2,
         "done:": 2,
     }
     before = files(sweep.folder.parents[1])
     status, out, _ = end_of(["sweep", asked, "seed=0"], capsys)
-    assert (status, "2 runs, 2 of them finished" in out) == (0, True)
+    assert (status, "2 runs of rounds, 2 finished" in out) == (0, True)
     after = files(sweep.folder.parents[1])
-    assert {p for p in after if after[p] != before.get(p)} == {sweep.folder / "sweep.json"}
+    changed = {path for path in after if after[path] != before.get(path)}
+    assert changed == {sweep.folder / "sweep.json", sweep.folder / "rows.csv"}
 
     rows = read_rows(sweep.folder / "rows.csv")
     measured = rows[rows["metric"] == "dice"]
@@ -116,11 +118,61 @@ def test_a_finished_sweep_is_found_again(done, capsys):
     pd.testing.assert_frame_equal(study.rows(), stored, check_dtype=False)
 
 
-def test_rows_are_added_once(done):
+def test_rows_of_a_run_give_way_to_its_new_ones(done):
     sweep = sweep_of(done, *ONE)
-    before = (sweep.folder / "rows.csv").read_bytes()
+    path = sweep.folder / "rows.csv"
+    before = path.read_bytes()
     add_rows(sweep, sweep.jobs[0])
-    assert (sweep.folder / "rows.csv").read_bytes() == before
+    assert path.read_bytes() == before
+    rows = read_rows(path)
+    rows.assign(value=7.0).to_csv(path, index=False)
+    add_rows(sweep, sweep.jobs[0])
+    assert path.read_bytes() == before
+
+
+def test_the_same_runs_by_other_names_have_rows_of_their_own(asked):
+    one = sweep_of(asked, "model.rounds=0", "seed=[0]").folder
+    two = sweep_of(asked, "model.rounds=0", "seed=0", "vary.train.steps=[4]").folder
+    assert one != two
+
+
+def test_a_question_that_changes_meanwhile_is_noticed(asked, capsys):
+    """A job is asked for by what it is, not by its place in a file that may change."""
+    job = sweep_of(asked).jobs[1]
+    asked.write_text(asked.read_text().replace("- 1\n", "- 2\n"))
+    command = job_command(asked, [], job)
+    assert "has its file changed" in complaint(command[3:], capsys)
+
+
+def test_what_the_list_says_is_how_it_is(done):
+    jobs = sweep_of(done).jobs
+    for job in jobs[1:]:
+        job.folder.path.mkdir()
+    jobs[1].log.write_text("catnet: an old complaint\n--- attempt of now\n")
+    jobs[2].log.write_text("--- attempt of then\n--- attempt of now\ncatnet: no luck\n")
+    with alone(jobs[3].folder.path):
+        assert [job.state for job in jobs] == ["done", "waiting", "failed", "running"]
+    (jobs[0].folder.path / "provenance.json").write_text("{")
+    assert jobs[0].state == "waiting"
+
+
+def test_a_run_that_was_made_elsewhere_is_found_in_the_end(done, capsys):
+    job = sweep_of(done, *ONE).jobs[0]
+    other = job.folder.path.rename(job.folder.path.with_name(f"mine-{job.folder.identity}"))
+    assert sweep_of(done, *ONE).jobs[0].folder.path == other
+    end_of(["sweep", done, *ONE], capsys)
+    assert open_sweep(sweep_of(done, *ONE).folder).members[0].folder.path == other
+
+
+def test_a_job_waits_for_another_that_is_at_the_same_run(asked, capsys):
+    job = sweep_of(asked, *ONE).jobs[0]
+    with alone(job.folder.path):
+        waiting = subprocess.Popen(job_command(asked, [*ONE], job), stdout=subprocess.PIPE)
+        time.sleep(8)
+        assert waiting.poll() is None
+        assert not job.folder.trained
+    assert waiting.wait(timeout=120) == 0
+    assert job.finished
 
 
 def test_a_failed_run_stops_no_other(asked, capsys, monkeypatch):
@@ -131,13 +183,14 @@ def test_a_failed_run_stops_no_other(asked, capsys, monkeypatch):
     assert all(list(states.values()).count("running") <= 2 for states in seen)
     assert seen[0] == {0: "running", 1: "running", 2: "waiting", 3: "waiting"}
 
-    monkeypatch.setattr("catnet.commands.sweep.job_command", lambda f, s, number: fails(number))
+    monkeypatch.setattr("catnet.commands.sweep.job_command", lambda file, settings, job: fails(job))
     write_sweep(sweep, command="again")
     status, out, err = end_of(["sweep", asked], capsys)
     assert status == 2
-    assert "1 of 4 runs failed; mend what their logs say" in err
+    assert "4 of 4 runs failed; mend what they say" in err  # the others did nothing, and said so
     log = sweep.jobs[1].log
     assert f"no luck; try again; log: {log}" in out
+    assert out.count("ended without a word; see its log") == 3
     assert "no luck" in log.read_text()
 
 
@@ -162,7 +215,8 @@ def test_what_still_runs_is_ended_with_the_sweep(asked, tmp_path):
 def test_a_job_ends_with_the_process_that_started_it(asked, tmp_path):
     """Also where that one is killed and cannot end its jobs."""
     mark = tmp_path / "pid"
-    command = job_command(asked, ["train.steps=100000", *ONE], 0)
+    job = sweep_of(asked, "train.steps=100000", *ONE).jobs[0]
+    command = job_command(asked, ["train.steps=100000", *ONE], job)
     code = f"""
 import os, subprocess
 follow = os.environ | {{"CATNET_FOLLOW": str(os.getpid())}}
@@ -171,15 +225,15 @@ open({str(mark)!r}, "w").write(str(job.pid))
 os.kill(os.getpid(), 9)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
-    job = int(mark.read_text())
+    child = int(mark.read_text())
     end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
-            os.kill(job, 0)
+            os.kill(child, 0)
         except ProcessLookupError:
             return
         time.sleep(0.1)
-    os.kill(job, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)
     pytest.fail("the job went on alone")
 
 
@@ -227,6 +281,9 @@ def test_the_list_writes_nothing(asked, capsys):
     ("arguments", "words"),
     [
         (["--only", "4"], "--only 4: this question has the runs 0 to 3"),
+        (["--only", "0123456789"], "has its file changed since the sweep began?"),
+        (["--ray", "asked.yml"], "--ray takes asked.yml for its address"),
+        (["vary.train=[{steps: 2},{steps: 3}]"], "vary.train is a group of settings"),
         (["--jobs", "0"], "0 is no number of runs"),
         (["model.round=3"], "model.round is not a setting"),
         (["data.card=nowhere"], "card 'nowhere' is not in"),
