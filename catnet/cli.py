@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "Dice per organ of a trained run, under EP1 and EP2, beside baselines",
     "sweep": "train and evaluate the runs that a question asks for",
     "report": "a page, tables and plots of a sweep or of some runs",
+    "view": "a page with a scan and its masks, in three planes, from a run or from files",
     "attend": "draw what a position of a query attends to, round by round",
     "similarity": "how much every round of a trained run still changes the query feature",
     "zoo": "parameters, multiply-adds, memory and time of every attention mechanism",

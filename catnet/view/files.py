@@ -1,0 +1,174 @@
+"""The page of files: an image with label volumes, or what `catnet predict` left in a folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from catnet.data.volume import ScanFile, read_volume
+from catnet.errors import UserError
+from catnet.view.page import Page, Pane
+from catnet.view.volumes import pack_image, pack_labels
+
+SUMMARY = "summary.json"
+MOST_ORGANS = 255  # that 8 bits can tell apart
+NIFTI = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and label volumes of it."""
+
+    image: Path
+    labels: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a summary says: query and mask of every case by name, supports, names of the labels."""
+
+    queries: dict[str, Pair]
+    supports: dict[str, Pair]
+    organs: dict[int, str]
+
+
+def read_prediction(folder: Path) -> Prediction:
+    """The summary of a folder; raises `UserError` where it is missing, damaged or names nothing."""
+    path = folder / SUMMARY
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        queries = {
+            stem(Path(row["query"])): Pair(folder / row["query"], (folder / row["prediction"],))
+            for row in content["queries"]
+        }
+        supports = {
+            stem(Path(row["image"])): Pair(folder / row["image"], (folder / row["label"],))
+            for row in content["supports"]
+        }
+        organs = {int(number): str(name) for number, name in content["organs"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{path}: no readable summary of predictions ({why}); give a folder that `catnet "
+            "predict` wrote, or an image and its label: `catnet view IMAGE LABEL`"
+        ) from None
+    if not queries:
+        raise UserError(f"{path}: names no query; run `catnet predict` again")
+    return Prediction(queries, supports, organs)
+
+
+def view_prediction(
+    folder: Path, *, case: str | None, support: str | None, organ: str | None
+) -> Page:
+    """The page of one query of a folder, beside its support; the first ones without names."""
+    found = read_prediction(folder)
+    query = choose(found.queries, case, option="--case")
+    beside = choose(found.supports, support, option="--support") if found.supports else None
+    return view_files(
+        found.queries[query],
+        support=None if beside is None else found.supports[beside],
+        names=found.organs,
+        organ=organ,
+    )
+
+
+def choose(known: Mapping[str, Pair], name: str | None, *, option: str) -> str:
+    """The first name, or the one asked for; raises `UserError` where it is not there."""
+    if name is None:
+        return next(iter(known))
+    if name not in known:
+        raise UserError(f"{option} {name!r} is not there; there are {', '.join(known)}")
+    return name
+
+
+def view_files(
+    query: Pair, *, support: Pair | None = None, names: Mapping[int, str], organ: str | None
+) -> Page:
+    """The page of an image with its label volumes, and of a support beside it."""
+    volumes = {path: read_labels(path) for pair in (query, support) if pair for path in pair.labels}
+    numbers = sorted({number for volume in volumes.values() for number in shown(volume)})
+    labels = {number: names.get(number, f"label {number}") for number in numbers}
+    if names and support is not None:
+        labels = {number: name for number, name in labels.items() if number in names}
+    if organ is not None:
+        labels = {n: name for n, name in labels.items() if organ in {name, str(n)}}
+    if not labels:
+        known = ", ".join(names.get(number, f"label {number}") for number in numbers) or "none"
+        raise UserError(f"--organ {organ or 'all'} is in none of the labels; they show {known}")
+    if len(labels) > MOST_ORGANS:
+        raise UserError(
+            f"{query.labels[0]}: shows {len(labels)} labels, a page {MOST_ORGANS} at most; "
+            "choose one with --organ"
+        )
+    places = {number: place for place, number in enumerate(labels, start=1)}
+    panes = [file_pane("query" if support else "image", query, volumes, places=places)]
+    if support is not None:
+        panes.append(file_pane("support", support, volumes, places=places))
+    return Page(
+        title=f"{stem(query.image)}: {', '.join(layer.name for layer in panes[0].layers)}",
+        notes=tuple(describe(query, volumes)),
+        organs=tuple(labels.values()),
+        panes=tuple(panes),
+    )
+
+
+def read_labels(path: Path) -> ScanFile:
+    """A label volume; raises `UserError` where it holds no whole numbers."""
+    volume = read_volume(path)
+    if not np.array_equal(volume.voxels, np.rint(volume.voxels)):
+        raise UserError(f"{path}: is no label volume, its values are not whole; swap the files?")
+    return volume
+
+
+def shown(volume: ScanFile) -> list[int]:
+    """The label numbers of a volume, without the background."""
+    return [int(number) for number in np.unique(volume.voxels) if number]
+
+
+def file_pane(
+    role: str, pair: Pair, volumes: Mapping[Path, ScanFile], *, places: Mapping[int, int]
+) -> Pane:
+    """An image and its labels, each file a layer; it opens in the middle of the first label."""
+    layers = [
+        pack_labels(layer_name(path, pair.labels), volumes[path], numbers=places)
+        for path in pair.labels
+    ]
+    return Pane(
+        title=f"{role} {stem(pair.image)}",
+        image=pack_image(read_volume(pair.image)),
+        layers=tuple(layers),
+        middle=middle_of(volumes[pair.labels[0]], list(places)),
+    )
+
+
+def layer_name(path: Path, others: Sequence[Path]) -> str:
+    """The file's name without its ending, with its folder where two files are called the same."""
+    alike = sum(stem(path) == stem(other) for other in others) > 1
+    return f"{path.parent.name}/{stem(path)}" if alike else stem(path)
+
+
+def middle_of(volume: ScanFile, numbers: Sequence[int]) -> tuple[float, float, float] | None:
+    """World place of a voxel near the middle of the labels; None where there are none."""
+    found = np.argwhere(np.isin(volume.voxels, numbers))
+    if not len(found):
+        return None
+    inside = found[np.linalg.norm(found - found.mean(axis=0), axis=1).argmin()]
+    x, y, z = nib.affines.apply_affine(volume.grid.affine, inside).tolist()
+    return x, y, z
+
+
+def describe(query: Pair, volumes: Mapping[Path, ScanFile]) -> list[str]:
+    """Where the labels lie, and what of the files one should know."""
+    grid = volumes[query.labels[0]].grid
+    size = " x ".join(map(str, grid.shape))
+    spacing = " x ".join(f"{mm:.3g}" for mm in grid.spacing)
+    return [f"{query.labels[0].name}: {size} voxels of {spacing} mm. Nothing was resampled."]
+
+
+def stem(path: Path) -> str:
+    """A file's name without `.nii.gz` or any other ending."""
+    ending = next((e for e in NIFTI if path.name.endswith(e)), path.suffix)
+    return path.name[: len(path.name) - len(ending)] if ending else path.name
