@@ -11,7 +11,7 @@ import numpy as np
 from catnet.data.volume import ScanFile, read_volume
 from catnet.errors import UserError
 from catnet.view.page import Page, Pane
-from catnet.view.volumes import pack_image, pack_labels
+from catnet.view.volumes import pack_image, pack_labels, steps
 
 SUMMARY = "summary.json"
 MOST_ORGANS = 255  # that 8 bits can tell apart
@@ -27,28 +27,24 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What a summary says: query and mask of every case by name, supports, names of the labels."""
+class Query:
+    """What a summary says of one query: its mask, its supports by name, organs, and more in words.
 
-    queries: dict[str, Pair]
+    A support whose label the summary does not name has none to show.
+    """
+
+    pair: Pair
     supports: dict[str, Pair]
     organs: dict[int, str]
+    notes: tuple[str, ...]
 
 
-def read_prediction(folder: Path) -> Prediction:
-    """The summary of a folder; raises `UserError` where it is missing, damaged or names nothing."""
+def read_prediction(folder: Path) -> dict[str, Query]:
+    """The queries of a summary; raises `UserError` where it is missing, damaged or names none."""
     path = folder / SUMMARY
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        queries = {
-            stem(Path(row["query"])): Pair(folder / row["query"], (folder / row["prediction"],))
-            for row in content["queries"]
-        }
-        supports = {
-            stem(Path(row["image"])): Pair(folder / row["image"], (folder / row["label"],))
-            for row in content["supports"]
-        }
-        organs = {int(number): str(name) for number, name in content["organs"].items()}
+        queries = {name: read_query(folder, record) for name, record in content.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
@@ -57,35 +53,72 @@ def read_prediction(folder: Path) -> Prediction:
         ) from None
     if not queries:
         raise UserError(f"{path}: names no query; run `catnet predict` again")
-    return Prediction(queries, supports, organs)
+    return queries
+
+
+def read_query(folder: Path, record: Mapping) -> Query:
+    """One record of a summary; raises `KeyError` or `TypeError` where it is another thing."""
+    supports = {}
+    for entry in record["supports"]:
+        image, label = (
+            (entry["image"], entry.get("label")) if isinstance(entry, dict) else (entry, None)
+        )
+        labels = () if label is None else (find(folder, label),)
+        supports[stem(Path(image))] = Pair(find(folder, image), labels)
+    model = record.get("model")
+    said = [] if model is None else [f"Model: {model}."]
+    said += [describe_organ(organ) for organ in record["organs"] if "volume_ml" in organ]
+    return Query(
+        Pair(find(folder, record["query"]), (find(folder, record["label"]),)),
+        supports,
+        {int(organ["number"]): str(organ["name"]) for organ in record["organs"]},
+        (*said, *map(str, record.get("warnings", ()))),
+    )
+
+
+def describe_organ(organ: Mapping) -> str:
+    """Volume and confidence of an organ, in words."""
+    sure = organ.get("confidence")
+    tail = "" if sure is None else f", mean probability inside {sure:.2f}"
+    return f"{organ['name']}: {organ['volume_ml']} ml{tail}."
+
+
+def find(folder: Path, name: str) -> Path:
+    """A file of a summary: in its folder, or from where the command was called."""
+    inside = folder / name
+    return inside if inside.exists() else Path(name)
 
 
 def view_prediction(
     folder: Path, *, case: str | None, support: str | None, organ: str | None
 ) -> Page:
     """The page of one query of a folder, beside its support; the first ones without names."""
-    found = read_prediction(folder)
-    query = choose(found.queries, case, option="--case")
-    beside = choose(found.supports, support, option="--support") if found.supports else None
+    queries = read_prediction(folder)
+    query = queries[choose(queries, case, option="--case")]
+    beside = None
+    if support is not None or query.supports:
+        beside = query.supports[choose(query.supports, support, option="--support")]
     return view_files(
-        found.queries[query],
-        support=None if beside is None else found.supports[beside],
-        names=found.organs,
-        organ=organ,
+        query.pair, support=beside, names=query.organs, organ=organ, notes=query.notes
     )
 
 
-def choose(known: Mapping[str, Pair], name: str | None, *, option: str) -> str:
+def choose(known: Mapping[str, object], name: str | None, *, option: str) -> str:
     """The first name, or the one asked for; raises `UserError` where it is not there."""
     if name is None:
         return next(iter(known))
     if name not in known:
-        raise UserError(f"{option} {name!r} is not there; there are {', '.join(known)}")
+        raise UserError(f"{option} {name!r} is not there; there are {', '.join(known) or 'none'}")
     return name
 
 
 def view_files(
-    query: Pair, *, support: Pair | None = None, names: Mapping[int, str], organ: str | None
+    query: Pair,
+    *,
+    support: Pair | None = None,
+    names: Mapping[int, str],
+    organ: str | None,
+    notes: tuple[str, ...] = (),
 ) -> Page:
     """The page of an image with its label volumes, and of a support beside it."""
     volumes = {path: read_labels(path) for pair in (query, support) if pair for path in pair.labels}
@@ -109,7 +142,7 @@ def view_files(
         panes.append(file_pane("support", support, volumes, places=places))
     return Page(
         title=f"{stem(query.image)}: {', '.join(layer.name for layer in panes[0].layers)}",
-        notes=tuple(describe(query, volumes)),
+        notes=(*notes, *describe(query, volumes)),
         organs=tuple(labels.values()),
         panes=tuple(panes),
     )
@@ -140,7 +173,7 @@ def file_pane(
         title=f"{role} {stem(pair.image)}",
         image=pack_image(read_volume(pair.image)),
         layers=tuple(layers),
-        middle=middle_of(volumes[pair.labels[0]], list(places)),
+        middle=middle_of(volumes[pair.labels[0]], list(places)) if pair.labels else None,
     )
 
 
@@ -165,7 +198,9 @@ def describe(query: Pair, volumes: Mapping[Path, ScanFile]) -> list[str]:
     grid = volumes[query.labels[0]].grid
     size = " x ".join(map(str, grid.shape))
     spacing = " x ".join(f"{mm:.3g}" for mm in grid.spacing)
-    return [f"{query.labels[0].name}: {size} voxels of {spacing} mm. Nothing was resampled."]
+    every = steps(grid.shape)
+    kept = "every voxel" if every == (1, 1, 1) else f"1 voxel in {' x '.join(map(str, every))}"
+    return [f"{query.labels[0].name}: {size} voxels of {spacing} mm. The page holds {kept}."]
 
 
 def stem(path: Path) -> str:

@@ -10,11 +10,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from catnet.pictures import organ_color
 from catnet.view.volumes import Image, Layer
 
 SITE = Path(__file__).parent / "site"
-# Okabe and Ito, for every eye; without black, and with what is seen best on grey first
-COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#F0E442", "#D55E00", "#0072B2")
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,6 @@ class Page:
     panes: tuple[Pane, ...]
 
 
-def color_of(place: int) -> str:
-    """The color of organ number `place`, from 0; they come again after seven."""
-    return COLORS[place % len(COLORS)]
-
-
 def render(page: Page) -> str:
     """The page as HTML that reads nothing else: its policy allows but its own two scripts."""
     scripts = [read("niivue.umd.js"), read("view.js")]
@@ -59,7 +53,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     data = {
-        "organs": [[name, color_of(place)] for place, name in enumerate(page.organs)],
+        "organs": [[name, organ_color(place)] for place, name in enumerate(page.organs)],
         "panes": [asdict(pane) for pane in page.panes],
     }
     return environment.get_template("index.html.jinja").render(

@@ -66,19 +66,38 @@ def test_one_label_alone(files, tmp_path, capsys):
     assert np.asarray(unpack(found["panes"][0]["layers"][0]).dataobj).sum() == 3 * 3 * 2
 
 
-def test_a_prediction_stands_beside_its_support(files, capsys):
-    summary = {
-        "queries": [{"query": "scan.nii.gz", "prediction": "guess.nii.gz"}],
-        "supports": [{"image": "scan.nii.gz", "label": "truth.nii.gz"}],
-        "organs": {"2": "liver <b>"},
+SUMMARY = {
+    "scan": {
+        "query": "scan.nii.gz",
+        "label": "guess.nii.gz",
+        "model": "copy",
+        "supports": [{"image": "other.nii.gz", "label": "truth.nii.gz"}],
+        "organs": [{"number": 2, "name": "liver <b>", "volume_ml": 3.0, "confidence": 0.75}],
+        "warnings": ["the spacing is unlike the support's"],
     }
+}
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_prediction_stands_beside_its_support(labelled, files, capsys):
+    (files / "other.nii.gz").write_bytes((files / "scan.nii.gz").read_bytes())
+    summary = json.loads(json.dumps(SUMMARY))
+    if not labelled:  # absolute, as it was given on the command line, and without its label
+        summary["scan"]["supports"] = [str(files / "other.nii.gz")]
     (files / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     status, _, err = end_of(["view", str(files)], capsys)
     assert (status, err) == (0, "")
     found = data_of(files / "view.html")
     assert [name for name, _ in found["organs"]] == ["liver <b>"]
-    assert [pane["title"] for pane in found["panes"]] == ["query scan", "support scan"]
-    assert "<b>" not in (files / "view.html").read_text().partition("NIIVUE")[0].split("</head>")[0]
+    assert [pane["title"] for pane in found["panes"]] == ["query scan", "support other"]
+    assert len(found["panes"][1]["layers"]) == labelled
+    text = (files / "view.html").read_text(encoding="utf-8").partition("<script")[0]
+    assert "<b>" not in text
+    for said in ("liver &lt;b&gt;: 3.0 ml, mean probability inside 0.75.", "unlike the support"):
+        assert said in text
+    assert "--case 'x' is not there; there are scan" in complaint(
+        ["view", str(files), "--case", "x"], capsys
+    )
 
 
 @pytest.mark.parametrize("kind", ["image", "rounds"])

@@ -38,7 +38,7 @@ class PaneView {
     this.masks = new Map();
     this.viewer = new niivue.Niivue({
       isRadiologicalConvention: true, backColor: [0, 0, 0, 1], crosshairColor: [1, 1, 1, 0.6],
-      crosshairWidth: 0.6, multiplanarShowRender: niivue.SHOW_RENDER.NEVER, show3Dcrosshair: false,
+      crosshairWidth: 1, crosshairWidthUnit: "mm", multiplanarShowRender: niivue.SHOW_RENDER.NEVER, show3Dcrosshair: false,
       fontColor: [1, 1, 1, 1], fontSizeScaling: 0.5, tileMargin: 6, dragAndDropEnabled: false,
       isColorbar: false, logLevel: "error", sagittalNoseLeft: true,
     });
