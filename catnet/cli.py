@@ -32,6 +32,7 @@ COMMANDS = {
     "view": "a page with a scan and its masks, in three planes, from a run or from files",
     "attend": "draw what a position of a query attends to, round by round",
     "similarity": "how much every round of a trained run still changes the query feature",
+    "doctor": "what may keep this from working here, and what to do about it",
     "zoo": "parameters, multiply-adds, memory and time of every attention mechanism",
 }
 
