@@ -38,6 +38,6 @@ def ask(subject: str, probe: Probe) -> Iterator[Line]:
         )
 
 
-def gigabytes(size: float) -> str:
+def gigabytes(size: int | float) -> str:
     """A size in bytes, for people."""
     return f"{size / GIGABYTE:.1f} GB"
