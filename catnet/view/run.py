@@ -173,8 +173,9 @@ def describe(
     used = "; ".join(f"{organ} {join_numbers(numbers)}" for organ, numbers in sources.items())
     data = f"{folder.card.title} ({folder.card.license}). Source: {folder.card.source}."
     protocol = folder.run.evaluate.protocols[0]
+    told = ", which is told the slices that show an organ" if protocol == "EP1" else ""
     return (
-        f"Network {folder.run.model.name}, protocol {protocol}; the query is {role}.",
+        f"Network {folder.run.model.name}, protocol {protocol}{told}; the query is {role}.",
         f"Support slices, from 0: {used}. M_0 is the first guess, M_i the mask after round i.",
         f"On the prepared grid, z-scored. {data}",
     )

@@ -51,12 +51,17 @@ def make_pane(case, *, guess):
 
 
 @pytest.fixture(scope="module")
-def page(chromium, tmp_path_factory):
-    """The page, opened once; afterwards nothing may have gone wrong, or over the network."""
+def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("view") / "view.html"
     panes = (make_pane(1, guess=True), make_pane(2, guess=False))
     page = Page("<i>a title</i>", ("a note",), ORGANS, panes)
     path.write_text(render(page), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(chromium, file):
+    """The page, opened once; afterwards nothing may have gone wrong, or over the network."""
     wrong = []
 
     def heard(request):
@@ -68,7 +73,7 @@ def page(chromium, tmp_path_factory):
     opened.on("console", lambda message: wrong.append(message.text))
     opened.on("pageerror", lambda error: wrong.append(str(error)))
     opened.on("request", heard)
-    opened.goto(path.as_uri())
+    opened.goto(file.as_uri())
     opened.locator(READY).wait_for(timeout=90_000)
     yield opened
     context.close()
@@ -160,6 +165,23 @@ def test_arrows_choose_a_layer_by_keyboard(page):
     page.locator("input[value=M_0]").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator("input[value=truth]").is_checked()
+
+
+def test_the_policy_lets_nothing_out(chromium, file):
+    context = chromium.new_context()
+    opened, asked = context.new_page(), []
+    opened.goto(file.as_uri())
+    opened.on("request", lambda request: asked.append(request.url))
+    refused = opened.evaluate(
+        """() => new Promise((resolve) => {
+          const told = (event) => resolve(event.effectiveDirective);
+          document.addEventListener("securitypolicyviolation", told);
+          fetch("http://localhost:9/scan").catch(() => {});
+        })"""
+    )
+    context.close()
+    assert refused == "connect-src"
+    assert not [url for url in asked if url.startswith("http")]
 
 
 def test_the_viewer_is_what_npm_has():
