@@ -67,7 +67,8 @@ def read_query(folder: Path, record: Mapping) -> Query:
         supports[stem(Path(image))] = Pair(find(folder, image), labels)
     model = record.get("model")
     said = [] if model is None else [f"Model: {model}."]
-    said += [describe_organ(organ) for organ in record["organs"] if "volume_ml" in organ]
+    sizes = [describe_organ(organ) for organ in record["organs"] if "volume_ml" in organ]
+    said += [f"Predicted {'; '.join(sizes)}."] if sizes else []
     return Query(
         Pair(find(folder, record["query"]), (find(folder, record["label"]),)),
         supports,
@@ -79,8 +80,8 @@ def read_query(folder: Path, record: Mapping) -> Query:
 def describe_organ(organ: Mapping) -> str:
     """Volume and confidence of an organ, in words."""
     sure = organ.get("confidence")
-    tail = "" if sure is None else f", mean probability inside {sure:.2f}"
-    return f"{organ['name']}: {organ['volume_ml']} ml{tail}."
+    tail = "" if sure is None else f", mean probability {sure:.2f}"
+    return f"{organ['name']}: {float(organ['volume_ml']):.1f} ml{tail}"
 
 
 def find(folder: Path, name: str) -> Path:
@@ -123,13 +124,11 @@ def view_files(
     """The page of an image with its label volumes, and of a support beside it."""
     volumes = {path: read_labels(path) for pair in (query, support) if pair for path in pair.labels}
     numbers = sorted({number for volume in volumes.values() for number in shown(volume)})
-    labels = {number: names.get(number, f"label {number}") for number in numbers}
-    if names and support is not None:
-        labels = {number: name for number, name in labels.items() if number in names}
+    labels = dict(names) or {number: f"label {number}" for number in numbers}
     if organ is not None:
         labels = {n: name for n, name in labels.items() if organ in {name, str(n)}}
     if not labels:
-        known = ", ".join(names.get(number, f"label {number}") for number in numbers) or "none"
+        known = ", ".join(names.values() or map(str, numbers)) or "none"
         raise UserError(f"--organ {organ or 'all'} is in none of the labels; they show {known}")
     if len(labels) > MOST_ORGANS:
         raise UserError(
@@ -184,10 +183,11 @@ def layer_name(path: Path, others: Sequence[Path]) -> str:
 
 
 def middle_of(volume: ScanFile, numbers: Sequence[int]) -> tuple[float, float, float] | None:
-    """World place of a voxel near the middle of the labels; None where there are none."""
-    found = np.argwhere(np.isin(volume.voxels, numbers))
-    if not len(found):
+    """World place of a voxel near the middle of the first label; None where there is none."""
+    shows = next((number for number in numbers if (volume.voxels == number).any()), None)
+    if shows is None:
         return None
+    found = np.argwhere(volume.voxels == shows)
     inside = found[np.linalg.norm(found - found.mean(axis=0), axis=1).argmin()]
     x, y, z = nib.affines.apply_affine(volume.grid.affine, inside).tolist()
     return x, y, z

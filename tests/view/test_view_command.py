@@ -93,7 +93,7 @@ def test_a_prediction_stands_beside_its_support(labelled, files, capsys):
     assert len(found["panes"][1]["layers"]) == labelled
     text = (files / "view.html").read_text(encoding="utf-8").partition("<script")[0]
     assert "<b>" not in text
-    for said in ("liver &lt;b&gt;: 3.0 ml, mean probability inside 0.75.", "unlike the support"):
+    for said in ("Predicted liver &lt;b&gt;: 3.0 ml, mean probability 0.75.", "unlike the support"):
         assert said in text
     assert "--case 'x' is not there; there are scan" in complaint(
         ["view", str(files), "--case", "x"], capsys

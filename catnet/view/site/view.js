@@ -54,8 +54,7 @@ class PaneView {
     const { pane, viewer } = this;
     await viewer.attachToCanvas(this.canvas, true);
     viewer.addVolume(await decode("image", pane.image.volume, pane.image.window));
-    if (!pane.layers.length) return;
-    viewer.addVolume(await this.mask(pane.layers[pane.first].name));
+    if (pane.layers.length) viewer.addVolume(await this.mask(pane.layers[pane.first].name));
     if (pane.contour) {
       const outline = await decode("contour", pane.contour.volume);
       outline.setColormapLabel(colormap("#FFFFFF"));
@@ -77,12 +76,13 @@ class PaneView {
   /** Lay a mask over the image; a pane that has no mask of this name keeps its own. */
   async show(name) {
     const { pane, viewer } = this;
-    if (!pane.layers.length) return;
-    if (pane.layers.some((layer) => layer.name === name)) viewer.volumes[1] = await this.mask(name);
-    viewer.overlays = viewer.volumes.slice(1);
-    viewer.volumes[1]._opacity = name === HIDDEN ? 0 : opacity.value / 100;
-    if (pane.contour) viewer.volumes[2]._opacity = contour.checked ? 1 : 0;
-    viewer.updateGLVolume();
+    if (pane.layers.length) {
+      if (pane.layers.some((layer) => layer.name === name)) viewer.volumes[1] = await this.mask(name);
+      viewer.overlays = viewer.volumes.slice(1);
+      viewer.volumes[1]._opacity = name === HIDDEN ? 0 : opacity.value / 100;
+      if (pane.contour) viewer.volumes[2]._opacity = contour.checked ? 1 : 0;
+      viewer.updateGLVolume();
+    }
     viewer.setSliceType(Number(planes.value));
     viewer.createOnLocationChange();
   }
