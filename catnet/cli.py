@@ -23,13 +23,16 @@ from catnet.paths import FOLLOW
 COMMANDS = {
     "phantom": "write synthetic abdomens, to try everything without a download",
     "prepare": "bring raw scans to one orientation, spacing, window and size",
+    "check": "a picture of every prepared case, and a table of what is odd about them",
     "supervoxels": "cut prepared cases into 3D pseudo-labels",
     "train": "train the network of a run file",
     "evaluate": "Dice per organ of a trained run, under EP1 and EP2, beside baselines",
     "sweep": "train and evaluate the runs that a question asks for",
     "report": "a page, tables and plots of a sweep or of some runs",
+    "view": "a page with a scan and its masks, in three planes, from a run or from files",
     "attend": "draw what a position of a query attends to, round by round",
     "similarity": "how much every round of a trained run still changes the query feature",
+    "doctor": "what may keep this from working here, and what to do about it",
     "zoo": "options, parameters, multiply-adds, memory and time of every attention mechanism",
 }
 

@@ -13,6 +13,13 @@ from catnet.files import write_bytes
 
 TRUTH, PREDICTED = "#56B4E9", "#E69F00"  # blue and orange of Okabe and Ito, for every eye
 LINE = {TRUTH: "solid", PREDICTED: "dashed"}
+# all of theirs but black, those that are seen best on grey first
+ORGANS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#F0E442", "#D55E00", "#0072B2")
+
+
+def organ_color(place: int) -> str:
+    """The color of organ number `place`, from 0; they come again after seven."""
+    return ORGANS[place % len(ORGANS)]
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,15 @@ OPTIONS = {
         "--support NAME",
         "-o FILE.png, --output FILE.png",
     ],
+    "check": ["CARD", "-o FILE.png, --output FILE.png", "--strict"],
+    "view": [
+        "RUN|PREDICTION|IMAGE LABEL",
+        "-o FILE.html, --output FILE.html",
+        "--case NAME",
+        "--support NAME",
+        "--organ NAME",
+    ],
+    "doctor": ["--json"],
     "similarity": ["RUN", "-o DIR, --output DIR"],
     "zoo": [
         "NAME",

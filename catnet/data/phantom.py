@@ -70,6 +70,9 @@ TISSUES = {
     "pelvis": {"CT": (150, 14, 8), "MR": (0.84, 0.08, 0.08)},
 }
 NAMES = tuple(TISSUES)
+# Hounsfield units without contrast agent; how much of it a case has is drawn from PHASES
+NATIVE = {"vessel": 40, "bowel": 35, "liver": 58, "spleen": 48, "kidney": 32, "pelvis": 20}
+PHASES = (0.7, 1.2)
 
 BACK = (Part("muscle", (((33, -68, 0), (26, 14, ENDLESS)), ((-33, -68, 0), (26, 14, ENDLESS)))),)
 UPPER = (
@@ -228,6 +231,9 @@ def fill(generator: Generator, *, tissue: Labels, modality: Modality) -> Scan:
     """The scan without noise: every tissue's own mean of this case, and its smooth texture."""
     mean, spread, texture = np.array([row[modality] for row in TISSUES.values()], np.float32).T
     mean = mean + spread * generator.uniform(-1, 1, len(mean)).astype(np.float32)
+    if modality == "CT":
+        native = np.array([NATIVE.get(name, mean[n]) for n, name in enumerate(NAMES)], np.float32)
+        mean = native + np.float32(generator.uniform(*PHASES)) * (mean - native)
     grain = gaussian_filter(generator.standard_normal(tissue.shape, np.float32), (1.5, 1.5, 0.5))
     clean = mean[tissue] + texture[tissue] * grain / grain.std()
     return gaussian_filter(clean, (0.5, 0.5, 0.0))

@@ -105,7 +105,19 @@ def test_hounsfield_units_are_plausible(case):
     assert 400 < phantom.image.max() < 1500, "bone, and no metal"
     assert phantom.image[0].mean() == pytest.approx(-1000, abs=5), "air at the border"
     liver, right, left, spleen = (phantom.image[phantom.label == k].mean() for k in (1, 2, 3, 4))
-    assert 85 < liver < spleen < min(right, left) < 210
+    assert 75 < liver < spleen < min(right, left) < 240
+
+
+def test_the_contrast_agent_varies_by_case_and_reaches_all_organs():
+    means = []
+    for case in range(1, 13):
+        phantom = draw_phantom("CT", seed=0, case=case, size=(48, 48, 12))
+        organs = (LIVER, SPLEEN, RIGHT_KIDNEY)
+        deep = [ndimage.binary_erosion(phantom.label == k, iterations=1) for k in organs]
+        means.append([phantom.image[where].mean() for where in deep])
+    liver, spleen, kidney = np.transpose(means)
+    assert np.ptp(kidney) > 40
+    assert min(np.corrcoef(spleen, kidney)[0, 1], np.corrcoef(liver, spleen)[0, 1]) > 0.4
 
 
 @pytest.mark.parametrize("case", CASES)
