@@ -45,8 +45,9 @@ def test_bad_cases_stop_no_other_and_are_listed(make_card, raw, jobs):
     (raw / "image_10.nii.gz").write_bytes(b"text")
     card, done = make_card(), []
     with pytest.raises(CasesFailedError) as caught:
-        done.extend(prepare(card, raw, jobs=jobs, keep_going=True))
-    assert done == [] or done == [("1", 3, True)]
+        for step in prepare(card, raw, jobs=jobs, keep_going=True):
+            done.append(step)
+    assert done == [("1", 3, True)]
     assert [case.name for case in open_cases(card)] == ["1"]
     assert list(caught.value.failed) == ["2", "10"]
     assert "label_2.nii.gz is not there" in caught.value.failed["2"]
@@ -67,15 +68,19 @@ def test_the_command_lists_bad_cases_at_the_end(write_card, raw, capsys):
     assert err.splitlines()[-1].startswith("catnet: 1 of 3 cases could not be prepared (2)")
 
 
+def killed(_):
+    os._exit(9)
+
+
 def test_a_killed_worker_is_a_sentence(make_card, raw, monkeypatch):
-    monkeypatch.setattr("catnet.data.prepare.work", os._exit)
-    with pytest.raises(UserError, match="a process was killed, .* fewer --jobs"):
+    monkeypatch.setattr("catnet.data.prepare.work", killed)
+    with pytest.raises(UserError, match=r"a process was killed, .* fewer --jobs"):
         list(prepare(make_card(), raw, jobs=2))
 
 
 def test_what_a_killed_process_left_is_removed(make_card, raw):
     card = make_card()
-    dead, alive, other = (data_home() / "tiny" / name for name in (".1-0", "", ".cache"))
+    other = data_home() / "tiny" / ".cache"
     dead = data_home() / "tiny" / ".1-99999999"
     alive = data_home() / "tiny" / f".2-{os.getpid()}"
     for folder in (dead, alive, other):
@@ -93,7 +98,7 @@ def elsewhere(raw, write_scan):
     label = np.asarray(nib.load(raw / "label_2.nii.gz").dataobj)
     fine = label.repeat(2, axis=0).repeat(2, axis=1)[::-1]
     affine = np.diag([1.0, 1.0, 4.0, 1.0])
-    affine[:2, 3] = (-62 - 0.5 + 0, -0.5)
+    affine[:2, 3] = (-62.5, -0.5)
     write_scan(raw / "label_2.nii.gz", np.ascontiguousarray(fine), affine)
     return raw
 
