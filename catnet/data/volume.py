@@ -191,6 +191,11 @@ def resample(
     affine = source.affine @ nib.orientations.inv_ornt_aff(turn, source.shape)
     matrix = np.linalg.inv(affine) @ target.affine
     linear, offset = matrix[:3, :3], matrix[:3, 3]
+    if np.allclose(linear, np.eye(3), atol=1e-7) and np.allclose(
+        offset, np.rint(offset), atol=1e-5
+    ):
+        start = tuple(int(n) for n in np.rint(offset))
+        return cut(turned, start=start, shape=target.shape, fill=fill, kind=kind)
     scaling = np.diag(linear)
     diagonal = np.allclose(linear, np.diag(scaling), atol=1e-4)
     return ndimage.affine_transform(
@@ -204,6 +209,25 @@ def resample(
         cval=fill,
         prefilter=False,
     )
+
+
+def cut(
+    voxels: Array,
+    *,
+    start: tuple[int, int, int],
+    shape: tuple[int, int, int],
+    fill: float,
+    kind: type | None,
+) -> Moved:
+    """The box of `voxels` from index `start` on, `fill` where it leaves them: nothing between."""
+    found = np.full(shape, fill, dtype=kind or voxels.dtype, order="F")
+    source, target = [], []
+    for first, size, held in zip(start, shape, voxels.shape, strict=True):
+        inside = slice(max(0, first), max(0, min(held, first + size)))
+        source.append(inside)
+        target.append(slice(inside.start - first, max(inside.start, inside.stop) - first))
+    found[tuple(target)] = voxels[tuple(source)]
+    return found
 
 
 def centered(grid: Grid, *, size: tuple[int, int], center: tuple[float, float]) -> Grid:
