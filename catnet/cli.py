@@ -23,6 +23,7 @@ from catnet.paths import FOLLOW
 COMMANDS = {
     "phantom": "write synthetic abdomens, to try everything without a download",
     "prepare": "bring raw scans to one orientation, spacing, window and size",
+    "fetch": "download the raw scans of a card, where that needs no account",
     "supervoxels": "cut prepared cases into 3D pseudo-labels",
     "train": "train the network of a run file",
     "evaluate": "Dice per organ of a trained run, under EP1 and EP2, beside baselines",

@@ -43,11 +43,11 @@ def test_a_mistake_in_another_process_is_the_same_sentence(make_card, raw):
 def test_bad_cases_stop_no_other_and_are_listed(make_card, raw, jobs):
     (raw / "label_2.nii.gz").unlink()
     (raw / "image_10.nii.gz").write_bytes(b"text")
-    card, done = make_card(), []
+    card = make_card()
+    steps = prepare(card, raw, jobs=jobs, keep_going=True)
+    assert next(steps) == ("1", 3, True)
     with pytest.raises(CasesFailedError) as caught:
-        for step in prepare(card, raw, jobs=jobs, keep_going=True):
-            done.append(step)
-    assert done == [("1", 3, True)]
+        next(steps)
     assert [case.name for case in open_cases(card)] == ["1"]
     assert list(caught.value.failed) == ["2", "10"]
     assert "label_2.nii.gz is not there" in caught.value.failed["2"]
