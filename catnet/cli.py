@@ -23,6 +23,8 @@ from catnet.paths import FOLLOW
 COMMANDS = {
     "phantom": "write synthetic abdomens, to try everything without a download",
     "prepare": "bring raw scans to one orientation, spacing, window and size",
+    "cards": "write a card for a folder of scans, from what is seen there",
+    "fetch": "download the raw scans of a card, where that needs no account",
     "check": "a picture of every prepared case, and a table of what is odd about them",
     "supervoxels": "cut prepared cases into 3D pseudo-labels",
     "train": "train the network of a run file",

@@ -21,7 +21,9 @@ from catnet.question import load_run
 ROOT = Path(__file__).parents[1]
 OPTIONS = {
     "phantom": ["CARD", "--raw DIR", "--cases N", "--seed S"],
-    "prepare": ["CARD", "--raw DIR"],
+    "prepare": ["CARD", "--raw DIR", "--jobs N", "--keep-going", "--resample-labels"],
+    "cards": ["new", "DIR", "--name NAME", "--cases N", "-o FILE.yml, --output FILE.yml"],
+    "fetch": ["CARD", "--raw DIR"],
     "supervoxels": ["CARD", "--purity"],
     "train": ["FILE", "key=value"],
     "evaluate": ["RUN", "key=value", "--again", "--beat-copy POINTS"],

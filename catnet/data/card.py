@@ -42,6 +42,13 @@ class SupervoxelSettings(Strict):
     min_size: int = Field(ge=1, description="smallest supervoxel, in voxels of the prepared grid")
 
 
+class Fetch(Strict):
+    """Where the raw files may be had without an account."""
+
+    url: str = Field(pattern=r"^https?://[^\s]+$", description="a zip or tar archive")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the archive")
+
+
 class Card(Strict):
     """One data set; see `datasets/README.md` for the meaning of every key."""
 
@@ -51,8 +58,15 @@ class Card(Strict):
     license: str
     citation: str
     modality: Literal["CT", "MR"]
-    image: str = Field(description="file of a case's image, with {case} for its name")
-    label: str = Field(description="file of a case's label, with {case} for its name")
+    fetch: Fetch | None = None
+    image: str = Field(description="file or DICOM folder of a case's image, {case} for its name")
+    label: str = Field(
+        description="file or folder of a case's label; {organ} where every organ has its own"
+    )
+    label_values: dict[str, Number | str] = Field(
+        {}, description="how the label writes an organ, where not by its number"
+    )
+    cases: str | None = Field(None, description="names of the cases, such as 0[0-4]*")
     orientation: str = Field(description="axis codes that every case is brought to, such as LAS")
     spacing: tuple[float | None, float | None, float | None] = Field(
         description="mm along these axes; null keeps the case's own"
@@ -80,6 +94,8 @@ class Card(Strict):
             raise ValueError("a file pattern holds {case} exactly once")
         if Path(pattern).is_absolute():
             raise ValueError("a file pattern starts in the folder of --raw, without a leading /")
+        if ".." in Path(pattern).parts:
+            raise ValueError("a file pattern stays in the folder of --raw, without ..")
         return pattern
 
     @field_validator("orientation")
@@ -134,11 +150,27 @@ class Card(Strict):
         numbers = [*self.organs.values(), *self.other_labels]
         if len(set(numbers)) < len(numbers):
             raise ValueError("a label number stands twice in organs and other_labels")
+        self.check_label_values()
         for group, organs in self.groups.items():
             for organ in organs:
                 if organ not in self.organs:
                     raise ValueError(f"groups.{group} names {organ!r}, which organs does not have")
         return self
+
+    def check_label_values(self) -> None:
+        """Raise `ValueError` where it is not clear how the label writes an organ."""
+        if "{organ}" in self.image or self.label.count("{organ}") > 1:
+            raise ValueError("{organ} stands in label alone, and once")
+        for organ in self.label_values:
+            if organ not in self.organs:
+                raise ValueError(f"label_values names {organ!r}, which organs does not have")
+        apart = "{organ}" in self.label
+        own = {organ: organ if apart else number for organ, number in self.organs.items()}
+        written = [*{**own, **self.label_values}.values(), *self.other_labels]
+        if len(set(written)) < len(written):
+            raise ValueError(
+                "the label would write two organs in one way; mend label_values or other_labels"
+            )
 
     def tested_organs(self, group: str | None) -> dict[str, int]:
         """The organs of a group, or all; raises `UserError` for an unknown group."""
@@ -152,11 +184,14 @@ class Card(Strict):
     def preparation(self) -> str:
         """Hash of what decides a prepared case."""
         keys = {"orientation", "spacing", "clip", "body_threshold", "size", "organs"}
+        if self.label_values:  # a card without them keeps the hash that it had before there were
+            keys |= {"label_values"}
         return digest(self.model_dump(mode="json", include=keys))[:16]
 
     def identity(self) -> str:
         """Hash of what decides a result on this data set."""
         decisive = {"preparation": self.preparation(), "folds": self.folds, "name": self.name}
+        decisive |= {"cases": self.cases} if self.cases else {}
         return digest({**decisive, "groups": self.groups, "min_size": self.supervoxels.min_size})
 
 

@@ -40,6 +40,7 @@ class Meta(Strict):
     raw_shape: tuple[int, int, int]
     raw_affine: tuple[tuple[float, ...], ...]
     pixels: dict[str, tuple[int, ...]]
+    remarks: tuple[str, ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -174,6 +175,25 @@ def write_folder(folder: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> 
             os.replace(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed left beside the cases of a card: `.CASE-PID`."""
+    for path in folder.glob(".*-*"):
+        pid = path.name.rpartition("-")[2]
+        if path.is_dir() and pid.isdecimal() and not is_alive(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number is running, be it ours or not."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_supervoxels(case: Case, labels: LabelVolume, meta: SupervoxelMeta) -> None:

@@ -1,5 +1,8 @@
 """Volumes on grids: reading, resampling in one step from any grid to any other, writing.
 
+`read_volume` is the one door for scans of every format: NIfTI is read here, the others in files of
+their own.
+
 A grid is a shape and an affine that maps voxel indices (x, y, z) to world millimeters (RAS+), as in
 NIfTI. Only axis order, direction, spacing and place ever change; a volume that was scanned
 obliquely stays oblique.
@@ -59,14 +62,35 @@ class Grid:
 
 @dataclass(frozen=True)
 class ScanFile:
-    """A volume as it is in its file."""
+    """A volume as it is in its file, or in its folder of DICOM slices."""
 
     voxels: Array
     grid: Grid
+    files: tuple[Path, ...] = ()  # of a DICOM series, one a slice, in the order of the third axis
+    remarks: tuple[str, ...] = ()  # what was decided while reading, in sentences
+    modality: str = ""  # as DICOM says it
 
 
 def read_volume(path: Path) -> ScanFile:
-    """A 3D NIfTI file, every voxel finite; raises `UserError` for anything else."""
+    """A 3D scan, every voxel finite; raises `UserError` for anything else.
+
+    `path` is a NIfTI, NRRD, MHA or MHD file, or the folder of a DICOM series.
+    """
+    if path.is_dir():
+        from catnet.data.dicom import read_series  # late: what reads NIfTI waits for no other
+
+        return check_scan(path, read_series(path))
+    if path.suffix.lower() in {".nrrd", ".nhdr", ".mha", ".mhd"}:
+        from catnet.data.itk import read_itk
+
+        return check_scan(path, read_itk(path))
+    if path.suffix.lower() in {".dcm", ".ima"}:
+        raise UserError(f"{path}: is one DICOM file; give the folder of its series")
+    return check_scan(path, read_nifti(path))
+
+
+def read_nifti(path: Path) -> ScanFile:
+    """A NIfTI file as it is; raises `UserError` where it is none, or claims more than it holds."""
     try:
         image = nib.load(path)
         check_length(path, image)
@@ -80,19 +104,36 @@ def read_volume(path: Path) -> ScanFile:
         raise UserError(f"{path}: {image.shape} voxels exceed the memory; crop the scan") from None
     if voxels.ndim == 4 and voxels.shape[3] == 1:
         voxels = voxels[..., 0]
+    check_voxels(path, voxels)
+    codes = [int(image.header.get(code, 1)) for code in ("qform_code", "sform_code")]
+    if not any(codes):
+        raise UserError(
+            f"{path}: does not say how it lies (qform_code and sform_code are 0); write its affine "
+            "with a code, once you know it"
+        )
+    return ScanFile(voxels, Grid(voxels.shape, np.asarray(image.affine, dtype=np.float64)))
+
+
+def check_voxels(path: Path, voxels: ndarray) -> None:
+    """Raise `UserError` for anything but a volume of real numbers."""
     if voxels.ndim != 3 or voxels.size == 0:
         raise UserError(f"{path}: has {voxels.ndim} axes, {voxels.shape}; give one 3D volume")
     if not np.issubdtype(voxels.dtype, np.number) or np.iscomplexobj(voxels):
         raise UserError(f"{path}: voxels are {voxels.dtype}; give a volume of real numbers")
-    if not np.isfinite(voxels).all():
+
+
+def check_scan(path: Path, scan: ScanFile) -> ScanFile:
+    """`scan`; raises `UserError` for a voxel that is no number, or a grid that is no place."""
+    voxels, affine = scan.voxels, scan.grid.affine
+    check_voxels(path, voxels)
+    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         count = int((~np.isfinite(voxels)).sum())
         raise UserError(f"{path}: {count} voxels are NaN or infinite; replace them by numbers")
-    affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise UserError(f"{path}: its affine maps voxels to no place; write a valid one")
     if np.isnan(nib.io_orientation(affine)).any():
         raise UserError(f"{path}: its affine gives an axis no direction; write a valid one")
-    return ScanFile(voxels, Grid(voxels.shape, affine))
+    return scan
 
 
 def check_length(path: Path, image: SpatialImage) -> None:
@@ -128,9 +169,18 @@ def standard_grid(
     return Grid(scaled, nib.affines.from_matvec(affine[:3, :3] * ratio, corner))
 
 
-def resample(voxels: Array, source: Grid, target: Grid, *, order: int, fill: float = 0.0) -> Moved:
+def resample(
+    voxels: Array,
+    source: Grid,
+    target: Grid,
+    *,
+    order: int,
+    fill: float = 0.0,
+    kind: type | None = None,
+) -> Moved:
     """`voxels` on `source`, interpolated on `target`; `fill` outside of the source.
 
+    The result has the type of `voxels`, or `kind`, which spares a copy of the whole source.
     `order` 0 is nearest neighbor, for labels; 1 is linear, for intensities. Axes are turned first,
     without interpolation, so that what is left is a scaling along each axis.
     """
@@ -141,6 +191,11 @@ def resample(voxels: Array, source: Grid, target: Grid, *, order: int, fill: flo
     affine = source.affine @ nib.orientations.inv_ornt_aff(turn, source.shape)
     matrix = np.linalg.inv(affine) @ target.affine
     linear, offset = matrix[:3, :3], matrix[:3, 3]
+    if np.allclose(linear, np.eye(3), atol=1e-7) and np.allclose(
+        offset, np.rint(offset), atol=1e-5
+    ):
+        start = tuple(int(n) for n in np.rint(offset))
+        return cut(turned, start=start, shape=target.shape, fill=fill, kind=kind)
     scaling = np.diag(linear)
     diagonal = np.allclose(linear, np.diag(scaling), atol=1e-4)
     return ndimage.affine_transform(
@@ -148,11 +203,31 @@ def resample(voxels: Array, source: Grid, target: Grid, *, order: int, fill: flo
         scaling if diagonal else linear,
         offset=offset,
         output_shape=target.shape,
+        output=kind or voxels.dtype,
         order=order,
         mode="grid-constant",
         cval=fill,
         prefilter=False,
     )
+
+
+def cut(
+    voxels: Array,
+    *,
+    start: tuple[int, int, int],
+    shape: tuple[int, int, int],
+    fill: float,
+    kind: type | None,
+) -> Moved:
+    """The box of `voxels` from index `start` on, `fill` where it leaves them: nothing between."""
+    found = np.full(shape, fill, dtype=kind or voxels.dtype, order="F")
+    source, target = [], []
+    for first, size, held in zip(start, shape, voxels.shape, strict=True):
+        inside = slice(max(0, first), max(0, min(held, first + size)))
+        source.append(inside)
+        target.append(slice(inside.start - first, max(inside.start, inside.stop) - first))
+    found[tuple(target)] = voxels[tuple(source)]
+    return found
 
 
 def centered(grid: Grid, *, size: tuple[int, int], center: tuple[float, float]) -> Grid:

@@ -151,12 +151,14 @@ PREPARING = {
     "body_threshold": 5.0,
     "size": [64, 32],
     "organs": {"liver": 2, "spleen": 4},
+    "label_values": {"liver": 63},
 }
 DECIDING = {
     "name": "other",
     "folds": 3,
     "groups": {"right": ["spleen"]},
     "supervoxels": {"min_size": 11},
+    "cases": "0[0-4]*",
 }
 NEITHER = {
     "title": "t",
@@ -167,6 +169,7 @@ NEITHER = {
     "image": "{case}.nii",
     "label": "{case}_label.nii",
     "other_labels": [9],
+    "fetch": {"url": "https://example.org/raw.zip", "sha256": "0" * 64},
 }
 
 

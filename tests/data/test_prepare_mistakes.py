@@ -128,7 +128,7 @@ def test_a_missing_folder_and_an_empty_one(make_card, tmp_path):
 def test_a_folder_in_place_of_a_scan(make_card, raw):
     (raw / "image_2.nii.gz").unlink()
     (raw / "image_2.nii.gz").mkdir()
-    assert "image_2.nii.gz: cannot be read (Is a directory)" in refusal(make_card(), raw)
+    assert "image_2.nii.gz: holds no DICOM image; give the" in refusal(make_card(), raw)
 
 
 def test_no_case_is_a_sentence(make_card):

@@ -127,7 +127,7 @@ def test_a_file_that_is_no_scan_is_refused(tmp_path, name):
 
 def test_a_path_that_is_no_file_is_refused(tmp_path):
     assert "no such file" in complaint(tmp_path / "nowhere.nii.gz")
-    assert "not a readable NIfTI file" in complaint(tmp_path)
+    assert "holds no DICOM image" in complaint(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])

@@ -1,0 +1,114 @@
+"""The raw files of a card, where its license lets one download them without an account.
+
+pooch compares the SHA-256 and moves the archive into place; the transfer is ours, so that one that
+broke off goes on where it stopped (HTTP range requests, RFC 9110, 14).
+"""
+
+import os
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pooch
+import requests
+
+from catnet.data.card import Card
+from catnet.data.store import clear_leftovers
+from catnet.data.unpack import unpack
+from catnet.errors import UserError, writing
+
+ATTEMPTS = 5  # one after the other without a byte in between
+BLOCK = 1 << 15  # bytes; what of a block came before a transfer broke off is lost
+PATIENCE = (10, 60)  # seconds to connect, and between two bytes
+
+
+def fetch(card: Card, raw: Path) -> bool:
+    """Download and unpack the archive of `card` into `raw`; whether there was work.
+
+    Raises `UserError` where the card has no `fetch`, the transfer breaks off, the archive is not
+    the one that the card means, or a member of it would leave the folder.
+    """
+    if card.fetch is None:
+        raise UserError(
+            f"card {card.name} has no fetch: its data need an account, or their checksum is not "
+            f"known; get them at {card.source}"
+        )
+    done = raw / f".fetched-{card.fetch.sha256[:16]}"
+    if done.is_file():
+        return False
+    with writing(raw):
+        raw.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(raw)
+    archive = download(card.fetch.url, sha256=card.fetch.sha256, folder=raw)
+    unpack(archive, raw)
+    with writing(raw):
+        archive.unlink()
+        done.write_text(f"{card.fetch.url}\n", encoding="utf-8")
+    return True
+
+
+def download(url: str, *, sha256: str, folder: Path) -> Path:
+    """The archive at `url`, whole and checked, in `folder`."""
+    name = f".{Path(unquote(urlsplit(url).path)).name or 'archive'}"
+    pooch.get_logger().setLevel("ERROR")
+    try:
+        with writing(folder):
+            found = pooch.retrieve(
+                url, f"sha256:{sha256}", fname=name, path=folder, downloader=continue_download
+            )
+    except ValueError:  # pooch's word for another checksum; it has removed the file
+        raise UserError(
+            f"{url}: its SHA-256 is not the card's, so it was changed or damaged, and thrown away; "
+            "try again, or get it by hand"
+        ) from None
+    return Path(found)
+
+
+def continue_download(url: str, output_file: str, _: object) -> None:
+    """Write `url` to `output_file`, from where an earlier attempt ended."""
+    part = Path(output_file).parent / f".{Path(urlsplit(url).path).name or 'archive'}.part"
+    failures = 0
+    while failures < ATTEMPTS:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            if transfer(url, part):
+                os.replace(part, output_file)
+                return
+        except requests.HTTPError as error:
+            status = error.response.status_code
+            raise UserError(f"{url}: the server says {status}; check the card's url") from None
+        except requests.RequestException:
+            pass  # the next attempt goes on where this one ended
+        after = part.stat().st_size if part.exists() else 0
+        failures = 0 if after > before else failures + 1
+    raise UserError(
+        f"{url}: the transfer broke off after {after} bytes; the same command goes on from there"
+    )
+
+
+def transfer(url: str, part: Path) -> bool:
+    """Append what is missing of `url` to `part`; whether it is whole now."""
+    held = part.stat().st_size if part.exists() else 0
+    wanted = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={held}-"} if held else {})
+    with requests.get(url, headers=wanted, stream=True, timeout=PATIENCE) as answer:
+        if answer.status_code == requests.codes.requested_range_not_satisfiable:
+            part.unlink()  # it is longer than the file, so it is of another one
+            return False
+        answer.raise_for_status()
+        goes_on = answer.status_code == requests.codes.partial_content
+        total = int(answer.headers.get("Content-Length", 0)) + (held if goes_on else 0)
+        check_room(part.parent, total - held)
+        with part.open("ab" if goes_on else "wb") as file:
+            for block in answer.iter_content(BLOCK):
+                file.write(block)
+    return part.stat().st_size >= total
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise `UserError` where `size` more bytes do not fit the disk."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(
+            f"{folder}: {size / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; free "
+            "space on its disk, or choose another folder"
+        )

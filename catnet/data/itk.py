@@ -1,0 +1,87 @@
+"""NRRD and MetaImage (MHA, MHD) files as volumes, read by SimpleITK.
+
+ITK's axes point left, back and up (LPS) and its arrays have the first axis last; with directions D,
+spacing s and origin o,
+
+    affine = diag(-1, -1, 1, 1) [ D diag(s) | o ]
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import SimpleITK
+from einops import rearrange
+
+from catnet.arrays import Affine
+from catnet.data.volume import Grid, ScanFile
+from catnet.errors import UserError
+
+READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO"}  # the others are MetaImage
+TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+MOST_PACKED = 1100  # deflate makes nothing smaller than by 1032
+HEADER = 1 << 16  # bytes in which a header is looked for
+
+
+def read_itk(path: Path) -> ScanFile:
+    """The volume in an NRRD or MetaImage file; raises `UserError` where there is none."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the folder and the card's pattern")
+    kind = "NRRD" if path.suffix.lower() in READERS else "MetaImage"
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO(READERS.get(path.suffix.lower(), "MetaImageIO"))
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        check_claim(path, reader)
+        image = reader.Execute()
+    except (RuntimeError, MemoryError) as error:
+        why = " ".join(str(error).split())[-120:]
+        raise UserError(f"{path}: not a readable {kind} file ({why}); get it again") from None
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[..., 0]
+    if image.GetDimension() != 3:
+        raise UserError(
+            f"{path}: has {image.GetDimension()} axes, {image.GetSize()}; give one 3D volume"
+        )
+    check_orientation(path)
+    voxels = rearrange(SimpleITK.GetArrayFromImage(image), "z y x -> x y z")
+    return ScanFile(voxels, Grid(voxels.shape, itk_affine(image)))
+
+
+def check_claim(path: Path, reader: SimpleITK.ImageFileReader) -> None:
+    """Raise `UserError` for colors, and for a header that claims more than its file can hold."""
+    components = reader.GetNumberOfComponents()
+    if components != 1:
+        raise UserError(f"{path}: every voxel holds {components} numbers; give one volume of one")
+    claimed = math.prod(reader.GetSize())
+    if path.suffix.lower() in {".nrrd", ".mha"} and claimed > MOST_PACKED * path.stat().st_size:
+        raise UserError(
+            f"{path}: its header claims {reader.GetSize()} voxels, the file holds fewer; "
+            "get it again"
+        )
+
+
+def check_orientation(path: Path) -> None:
+    """Raise `UserError` where a header does not say which way its axes point.
+
+    ITK would take such a volume as left-posterior-superior without a word.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEADER)
+    words = (b"space", b"TransformMatrix", b"Orientation", b"Rotation")
+    lines = head.replace(b"\r", b"").split(b"\n\n")[0].split(b"\n")
+    if not any(line.startswith(words) for line in lines):
+        raise UserError(
+            f"{path}: does not say which way its axes point (space directions, TransformMatrix); "
+            "write its orientation, once you know it"
+        )
+
+
+def itk_affine(image: SimpleITK.Image) -> Affine:
+    """Voxel indices (x, y, z) to world millimeters, RAS+."""
+    affine = np.eye(4)
+    directions = rearrange(np.array(image.GetDirection()), "(row column) -> row column", row=3)
+    affine[:3, :3] = directions * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    return TO_RAS @ affine

@@ -1,0 +1,93 @@
+"""The pixels of DICOM slices, in the units of their headers: u = slope * stored + intercept.
+
+DICOM PS3.3, C.11.1 (Modality LUT).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from einops import rearrange
+from jaxtyping import Shaped
+from numpy import ndarray
+from pydicom.dataset import Dataset
+
+from catnet.data.volume import Array
+from catnet.errors import UserError
+
+UNREADABLE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def read_pixels(paths: Sequence[Path], first: Dataset) -> Array:
+    """Slices of one size as a volume (column, row, slice): int16 where that holds them all."""
+    volume = np.empty((len(paths), int(first.Rows), int(first.Columns)), dtype=np.int16)
+    rescaled = has_rescale(first)
+    for number, path in enumerate(paths):
+        pixels = read_slice(path, rescaled=rescaled)
+        if pixels.shape != volume.shape[1:]:
+            raise UserError(f"{path}: its pixels are {pixels.shape}, its header says otherwise")
+        if pixels.dtype.kind == "f" and volume.dtype.kind != "f":
+            volume = volume.astype(np.float32)
+        elif volume.dtype == np.int16 and not fits(pixels):
+            volume = volume.astype(np.int32)
+        volume[number] = pixels
+    return rearrange(volume, "slice row column -> column row slice")
+
+
+def fits(pixels: Shaped[ndarray, "row column"]) -> bool:
+    """Whether 16 bits with a sign hold them."""
+    limits = np.iinfo(np.int16)
+    return bool(limits.min <= pixels.min() and pixels.max() <= limits.max)
+
+
+def has_rescale(header: Dataset) -> bool:
+    """Whether a header says how stored values become units."""
+    return header.get("RescaleSlope") is not None or header.get("RescaleIntercept") is not None
+
+
+def read_slice(path: Path, *, rescaled: bool) -> Shaped[ndarray, "row column"]:
+    """One slice in its units: whole numbers where slope and intercept are such.
+
+    Raises `UserError` where the pixels cannot be read, and for a slope or intercept that is none.
+    """
+    try:
+        data = pydicom.dcmread(path)
+        if has_rescale(data) != rescaled:
+            raise UserError(
+                f"{path}: only some slices of its series have a rescale slope; get the series again"
+            )
+        slope, intercept = rescale(path, data)
+        stored = data.pixel_array
+    except UNREADABLE as error:
+        why = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{path}: its pixels cannot be read ({why}); get it again, or decompress the series, "
+            "such as with gdcmconv --raw"
+        ) from None
+    if slope.is_integer() and intercept.is_integer():
+        return stored.astype(np.int32) * int(slope) + int(intercept)
+    return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+
+
+def rescale(path: Path, header: Dataset) -> tuple[float, float]:
+    """Slope and intercept, 1 and 0 where none are given; raises `UserError` for impossible ones."""
+    found = []
+    for name, usual in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
+        value = header.get(name)
+        found.append(usual if value is None else float(value))
+    if not np.isfinite(found).all() or not 0 < abs(found[0]) < 1e6 or abs(found[1]) > 1e8:
+        raise UserError(
+            f"{path}: rescale slope {found[0]:g} and intercept {found[1]:g} give no intensities; "
+            "get the series again"
+        )
+    return found[0], found[1]

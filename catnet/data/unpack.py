@@ -1,0 +1,149 @@
+"""Zip and tar archives unpacked so that no member leaves its folder.
+
+Only plain files and folders with relative names come out, no more bytes than an honest archive of
+that size holds, and all of them or none: they are unpacked beside, then moved into place.
+"""
+
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from io import BufferedIOBase
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from catnet.errors import UserError, writing
+
+MOST_MEMBERS = 2_000_000
+MOST_PACKED = 300  # bytes out of one; label maps reach about 200
+SMALL = 1 << 30  # bytes that any archive may hold
+BLOCK = 1 << 20
+BROKEN = (EOFError, OSError, RuntimeError, ValueError, tarfile.TarError, zlib.error)
+
+
+class Member(NamedTuple):
+    """A file in an archive: its name, its size, and what opens it."""
+
+    name: str
+    size: int
+    source: zipfile.ZipInfo | tarfile.TarInfo
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack into `folder`, whose other contents stay.
+
+    Raises `UserError` for an archive that is none or damaged, a member that is a link or would lie
+    elsewhere, one that unfolds beyond reason, and for names that `folder` has already.
+    """
+    temporary = folder / f".unpack-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with writing(folder):
+            temporary.mkdir(parents=True)
+        extract(archive, temporary)
+        with writing(folder):
+            move(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Write the files of an archive below `folder`, after all its members were looked at."""
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as opened:
+                members = list(checked(archive, zip_members(archive, opened)))
+                write_members(members, folder, opener=opened.open)
+            return
+        with tarfile.open(archive) as opened:
+            members = list(checked(archive, tar_members(archive, opened)))
+            write_members(members, folder, opener=opened.extractfile)
+    except (*BROKEN, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and error.errno:
+            with writing(folder):
+                raise
+        why = " ".join(str(error).split())
+        raise UserError(f"{archive}: cannot be unpacked ({why}); get it again") from None
+
+
+def zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
+    """The files of a zip; raises `UserError` for a link or a device."""
+    for info in opened.infolist():
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
+            raise UserError(f"{archive}: member {info.filename!r} is a link; do not trust it")
+        if info.is_dir():
+            yield Member(info.filename, -1, info)
+        else:
+            yield Member(info.filename, info.file_size, info)
+
+
+def tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[Member]:
+    """The files of a tar; raises `UserError` for a link or a device."""
+    for info in opened:
+        if not (info.isfile() or info.isdir()):
+            raise UserError(f"{archive}: member {info.name!r} is a link; do not trust it")
+        yield Member(info.name, info.size if info.isfile() else -1, info)
+
+
+def checked(archive: Path, members: Iterator[Member]) -> Iterator[Member]:
+    """The files among `members`; raises `UserError` for a name or a size that is not to be had."""
+    total, most = 0, max(SMALL, MOST_PACKED * archive.stat().st_size)
+    for count, member in enumerate(members, start=1):
+        parts = PurePosixPath(member.name.replace("\\", "/"))
+        outside = parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[:1]
+        if outside or not member.name.isprintable() or member.name[1:2] == ":":
+            raise UserError(
+                f"{archive}: member {member.name!r} would leave the folder; get another"
+            )
+        total += max(0, member.size)
+        if total > most or count > MOST_MEMBERS:
+            raise UserError(
+                f"{archive}: unfolds to more than {most / 1e9:.0f} GB or {MOST_MEMBERS} files; do "
+                "not trust it"
+            )
+        if member.size >= 0:
+            yield member
+
+
+def write_members(
+    members: list[Member], folder: Path, *, opener: Callable[..., BufferedIOBase]
+) -> None:
+    """Write every file, no further than its announced size."""
+    free = shutil.disk_usage(folder).free
+    needed = sum(member.size for member in members)
+    if needed > free:
+        raise UserError(
+            f"{folder.parent}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; "
+            "free space on its disk, or choose another folder"
+        )
+    for member in members:
+        path = folder / member.name.replace("\\", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with opener(member.source) as source, path.open("wb") as target:
+            copy(source, target, size=member.size)
+
+
+def copy(source: BufferedIOBase, target: BufferedIOBase, *, size: int) -> None:
+    """Copy `size` bytes; raises `ValueError` where there are more or fewer."""
+    while block := source.read(BLOCK):
+        size -= len(block)
+        if size < 0:
+            raise ValueError("a member is longer than it says")
+        target.write(block)
+    if size:
+        raise ValueError("a member is shorter than it says")
+
+
+def move(temporary: Path, folder: Path) -> None:
+    """Move what was unpacked into its place; raises `UserError` where something stands there."""
+    for path in temporary.iterdir():
+        if (folder / path.name).exists():
+            raise UserError(
+                f"{folder / path.name}: is there already; move it away, or choose another folder"
+            )
+    for path in sorted(temporary.iterdir()):
+        os.replace(path, folder / path.name)

@@ -1,0 +1,175 @@
+"""Downloads from a server in a thread, which breaks off, changes and lies."""
+
+import hashlib
+import io
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from catnet.cli import main
+from catnet.data import fetch as module
+from catnet.data.fetch import BLOCK, fetch
+from catnet.errors import UserError
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves `server.content`; each answer ends after the next number of `server.breaks`."""
+
+    def do_GET(self):
+        server = self.server
+        server.asked.append(self.headers.get("Range"))
+        content = server.content
+        start = 0
+        if server.status:
+            self.send_error(server.status)
+            return
+        if server.ranges and "Range" in self.headers:
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            if start >= len(content):
+                self.send_error(416)
+                return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        stop = server.breaks.pop(0) if server.breaks else None
+        self.wfile.write(content[start:][:stop])
+        self.close_connection = True
+
+    def log_message(self, *_):
+        pass
+
+
+def packed(**files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+NOISE = np.random.default_rng(0).bytes(3 << 20)
+CONTENT = packed(**{"scans/image 1.nii.gz": NOISE, "scans/sub/größe.txt": b"text"})
+
+
+@pytest.fixture
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.content, server.breaks, server.asked = CONTENT, [], []
+    server.ranges, server.status = True, 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def card(make_card, server):
+    url = f"http://127.0.0.1:{server.server_port}/raw%20data.zip"
+    return make_card(fetch={"url": url, "sha256": hashlib.sha256(CONTENT).hexdigest()})
+
+
+def held(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+WHOLE = {"scans/image 1.nii.gz", "scans/sub/größe.txt"}
+
+
+def whole(folder):
+    assert (folder / "scans" / "image 1.nii.gz").read_bytes() == NOISE
+    marks = held(folder) - WHOLE
+    return len(marks) == 1 and next(iter(marks)).startswith(".fetched-")
+
+
+def test_an_archive_is_fetched_once(card, server, tmp_path):
+    assert fetch(card, tmp_path)
+    assert whole(tmp_path)
+    assert not fetch(card, tmp_path)
+    assert server.asked == [None]
+
+
+def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(card, server, tmp_path):
+    server.breaks = [31 * BLOCK + 100, 5 * BLOCK, 1]
+    assert fetch(card, tmp_path)
+    assert whole(tmp_path)
+    starts = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in server.asked[1:]]
+    assert starts == [31 * BLOCK, 36 * BLOCK, 36 * BLOCK]
+
+
+def test_the_next_command_goes_on_too(card, server, tmp_path):
+    server.breaks = [31 * BLOCK + 100, *[0] * module.ATTEMPTS]
+    with pytest.raises(UserError, match=f"broke off after {31 * BLOCK} bytes; the same"):
+        fetch(card, tmp_path)
+    assert not held(tmp_path) & WHOLE
+    server.breaks, server.asked = [], []
+    assert fetch(card, tmp_path)
+    assert server.asked == [f"bytes={31 * BLOCK}-"]
+    assert whole(tmp_path)
+
+
+def test_a_server_that_cannot_go_on_begins_again(card, server, tmp_path):
+    server.ranges, server.breaks = False, [1_000_000]
+    assert fetch(card, tmp_path)
+    assert whole(tmp_path)
+
+
+def test_a_longer_remainder_of_another_file_is_thrown_away(card, server, tmp_path):
+    (tmp_path / ".raw%20data.zip.part").write_bytes(b"x" * (len(CONTENT) + 5))
+    assert fetch(card, tmp_path)
+    assert whole(tmp_path)
+
+
+def test_another_checksum_leaves_nothing(card, server, tmp_path):
+    server.content = packed(evil=b"other")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"SHA-256 is not the card's.*thrown away") as caught:
+            fetch(card, tmp_path)
+        assert "\n" not in str(caught.value)
+        assert held(tmp_path) == set()
+    server.content = CONTENT
+    assert fetch(card, tmp_path)
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_what_a_server_refuses_is_said(card, server, tmp_path, status):
+    server.status = status
+    with pytest.raises(UserError, match=f"the server says {status}; check the card's url"):
+        fetch(card, tmp_path)
+
+
+def test_no_server_is_said(make_card, tmp_path, server):
+    server.shutdown()
+    server.server_close()
+    url = f"http://127.0.0.1:{server.server_port}/raw.zip"
+    with pytest.raises(UserError, match="broke off after 0 bytes"):
+        fetch(make_card(fetch={"url": url, "sha256": "0" * 64}), tmp_path)
+
+
+def test_a_full_disk_is_said_before_the_transfer(card, tmp_path, monkeypatch):
+    full = type("Usage", (), {"free": 10})
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: full)
+    with pytest.raises(UserError, match=r"GB are needed and 0.0 GB are free"):
+        fetch(card, tmp_path)
+    assert held(tmp_path) == set()
+
+
+def test_a_card_without_fetch_says_where_the_data_are(make_card, tmp_path):
+    with pytest.raises(UserError, match=r"has no fetch: .* get them at made by a test"):
+        fetch(make_card(), tmp_path)
+
+
+def test_the_command_says_the_license(write_card, card, tmp_path, capsys):
+    path = write_card(fetch=card.fetch.model_dump())
+    main(["fetch", str(path), "--raw", str(tmp_path / "raw")])
+    out = capsys.readouterr().out
+    assert "fetched into" in out
+    assert "license: CC0-1.0" in out
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b.zip", "http://a b", "/x.zip"])
+def test_other_ways_are_no_url(make_card, url):
+    with pytest.raises(ValueError, match="url"):
+        make_card(fetch={"url": url, "sha256": "0" * 64})

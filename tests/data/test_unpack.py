@@ -1,0 +1,148 @@
+"""Archives that behave, and those that do not."""
+
+import io
+import stat
+import tarfile
+import zipfile
+
+import pytest
+
+from catnet.data import unpack as module
+from catnet.data.unpack import unpack
+from catnet.errors import UserError
+
+
+def make_zip(path, *members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            info = zipfile.ZipInfo(name)
+            if content is LINK:
+                info.external_attr = (stat.S_IFLNK | 0o777) << 16
+                content = b"/etc/passwd"
+            archive.writestr(info, content, zipfile.ZIP_DEFLATED)
+    return path
+
+
+def make_tar(path, *members, mode="w:gz"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if content in KINDS:
+                info.type, info.linkname = KINDS[content], "../../outside"
+                archive.addfile(info)
+            else:
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+LINK, HARD, DEVICE, PIPE = "link", "hard", "device", "pipe"
+KINDS = {
+    LINK: tarfile.SYMTYPE,
+    HARD: tarfile.LNKTYPE,
+    DEVICE: tarfile.CHRTYPE,
+    PIPE: tarfile.FIFOTYPE,
+}
+MAKERS = {"zip": make_zip, "tar.gz": make_tar}
+both = pytest.mark.parametrize("kind", MAKERS)
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "raw").mkdir()
+    return tmp_path / "raw"
+
+
+def names(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def refused(place, kind, *members):
+    archive = MAKERS[kind](place.parent / f"a.{kind}", ("good.txt", b"good"), *members)
+    with pytest.raises(UserError) as caught:
+        unpack(archive, place)
+    assert "\n" not in str(caught.value)
+    assert list(place.iterdir()) == []
+    assert set(place.parent.iterdir()) == {place, archive}
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz", "zip"])
+def test_files_and_folders_come_out_whole(place, mode):
+    members = [("a/größe 1.txt", b"x" * 5000), ("b.txt", b""), ("a/b/c.txt", b"c")]
+    archive = place.parent / "archive"
+    if mode == "zip":
+        make_zip(archive, ("a/", b""), *members)
+    else:
+        make_tar(archive, *members, mode=mode)
+    (place / "there.txt").write_text("stays")
+    unpack(archive, place)
+    assert names(place) == {"there.txt", *(name for name, _ in members)}
+    assert (place / "a" / "größe 1.txt").read_bytes() == b"x" * 5000
+    assert {path.name for path in place.iterdir()} == {"there.txt", "a", "b.txt"}
+
+
+NAMES = ["../evil", "a/../../evil", "/etc/evil", "..\\evil", "C:\\evil", "a/b/../../../evil"]
+
+
+@both
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_leaves_the_folder(place, kind, name):
+    assert "would leave the folder" in refused(place, kind, (name, b"evil"))
+
+
+@both
+def test_links_are_refused(place, kind):
+    assert "'evil' is a link" in refused(place, kind, ("evil", LINK), ("evil/x", b"1"))
+
+
+@pytest.mark.parametrize("content", [HARD, DEVICE, PIPE])
+def test_neither_hard_links_nor_devices(place, content):
+    assert "do not trust it" in refused(place, "tar.gz", ("evil", content))
+
+
+@both
+def test_a_bomb_is_refused_before_it_unfolds(place, kind, monkeypatch):
+    monkeypatch.setattr(module, "SMALL", 1 << 16)
+    assert "do not trust it" in refused(place, kind, ("bomb", bytes(30 << 20)))
+
+
+@both
+def test_too_many_members_are_refused(place, kind, monkeypatch):
+    monkeypatch.setattr(module, "MOST_MEMBERS", 3)
+    members = [(f"{number}", b"") for number in range(4)]
+    assert "3 files; do not trust it" in refused(place, kind, *members)
+
+
+def test_a_zip_that_lies_about_a_size(place):
+    """The table says 10 bytes, the stream holds many."""
+    archive = make_zip(place.parent / "a.zip", ("lie", bytes(100_000)))
+    content = archive.read_bytes()
+    size = (100_000).to_bytes(4, "little")
+    assert content.count(size) == 2
+    archive.write_bytes(content.replace(size, (10).to_bytes(4, "little")))
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        unpack(archive, place)
+    assert list(place.iterdir()) == []
+
+
+@both
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.95])
+def test_an_archive_that_was_cut_off(place, kind, keep):
+    members = [(f"{number}", bytes([number]) * 5000) for number in range(40)]
+    archive = MAKERS[kind](place.parent / f"a.{kind}", *members)
+    content = archive.read_bytes()
+    archive.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        unpack(archive, place)
+    assert list(place.iterdir()) == []
+
+
+def test_what_is_there_is_not_overwritten(place):
+    (place / "a").mkdir()
+    (place / "a" / "mine.txt").write_text("mine")
+    archive = make_zip(place.parent / "a.zip", ("a/mine.txt", b"theirs"), ("b", b""))
+    with pytest.raises(UserError, match="a: is there already; move it away"):
+        unpack(archive, place)
+    assert names(place) == {"a/mine.txt"}
+    assert (place / "a" / "mine.txt").read_text() == "mine"
