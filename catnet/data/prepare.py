@@ -97,27 +97,12 @@ def prepare_case(card: Card, image: Path, label: Path) -> tuple[dict[str, np.nda
     scan, truth = read_volume(image), read_volume(label)
     check_pair(scan, truth, image=image, label=label)
     numbers = check_labels(card, truth, path=label)
-    low, high = clip_bounds(card, scan.voxels)
-    if not low < high:
-        raise UserError(f"{image}: after clipping every voxel is {low:g}; check the card's clip")
-    standard = standard_grid(scan.grid, orientation=card.orientation, spacing=card.spacing)
-    if math.prod(standard.shape) > MOST_VOXELS:
-        raise UserError(
-            f"{image}: would have {standard.shape} voxels at the card's spacing; check the file's "
-            f"voxel size, {scan.grid.spacing} mm, and the card"
-        )
-    voxels, grid = place(card, scan, standard, bounds=(low, high))
+    normal, grid = prepare_image(card, scan, path=image)
     labels = resample(numbers, truth.grid, grid, order=0)
     if not np.isin(list(card.organs.values()), labels).any():
         raise UserError(f"{label}: shows none of the card's organs; check organs and size")
-    if voxels.min() == voxels.max():
-        raise UserError(f"{image}: the cropped volume is constant; check the card's clip and size")
-    deviation = float(voxels.std(dtype=np.float64))
-    if not (np.isfinite(voxels).all() and 0 < deviation < np.inf):
-        raise UserError(f"{image}: intensities {low:g} to {high:g} are extreme; rescale the scan")
-    normal = (voxels - voxels.mean(dtype=np.float64)) / deviation
     arrays = {
-        "image": rearrange(normal, "x y z -> z y x").astype(np.float32),
+        "image": rearrange(normal, "x y z -> z y x"),
         "label": rearrange(labels, "x y z -> z y x").astype(np.uint16),
     }
     facts = {
@@ -132,6 +117,30 @@ def prepare_case(card: Card, image: Path, label: Path) -> tuple[dict[str, np.nda
         },
     }
     return arrays, facts
+
+
+def prepare_image(card: Card, scan: ScanFile, *, path: Path) -> tuple[Array, Grid]:
+    """The image of one scan as the card says, in float32 and z-scored, and where it lies.
+
+    Raises `UserError` where no contrast is left; `path` is what it names.
+    """
+    low, high = clip_bounds(card, scan.voxels)
+    if not low < high:
+        raise UserError(f"{path}: after clipping every voxel is {low:g}; check the card's clip")
+    standard = standard_grid(scan.grid, orientation=card.orientation, spacing=card.spacing)
+    if math.prod(standard.shape) > MOST_VOXELS:
+        raise UserError(
+            f"{path}: would have {standard.shape} voxels at the card's spacing; check the file's "
+            f"voxel size, {scan.grid.spacing} mm, and the card"
+        )
+    voxels, grid = place(card, scan, standard, bounds=(low, high))
+    if voxels.min() == voxels.max():
+        raise UserError(f"{path}: the cropped volume is constant; check the card's clip and size")
+    deviation = float(voxels.std(dtype=np.float64))
+    if not (np.isfinite(voxels).all() and 0 < deviation < np.inf):
+        raise UserError(f"{path}: intensities {low:g} to {high:g} are extreme; rescale the scan")
+    normal = (voxels - voxels.mean(dtype=np.float64)) / deviation
+    return normal.astype(np.float32), grid
 
 
 def place(
