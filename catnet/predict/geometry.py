@@ -47,7 +47,7 @@ class Way:
     """
 
     order: tuple[int, int, int]
-    places: tuple[Float[ndarray, " n"], ...]
+    places: tuple[Float[ndarray, " _"], ...]
     counts: tuple[int, int, int]
 
 

@@ -6,11 +6,12 @@ from numpy import ndarray
 
 from catnet.arrays import Volume
 from catnet.data.card import Card
-from catnet.predict.scans import Prepared
+from catnet.predict.scans import PLAIN_NAME, Prepared
 
 FINER = 2.0  # times as fine or coarse along an axis
 WIDER = 1.6  # times as large along an axis
 OVERLAP = 0.6  # of two intensity histograms
+DARK = 0.1  # of the range of intensities
 CUT = 0.02  # share of the query's tissue that the prepared field of view leaves out
 AXES = ("left-right", "front-back", "head-feet")
 BINS = np.linspace(-2.0, 4.0, 49)  # in standard deviations
@@ -21,7 +22,7 @@ def differences(query: Prepared, supports: list[Prepared], *, card: Card) -> lis
     found = []
     for support in supports:
         found += look_differences(query, support)
-    if query.look.modality != card.modality and card.name != "plain":
+    if query.look.modality != card.modality and card.name != PLAIN_NAME:
         found.append(
             f"its intensities look like {query.look.modality}, and the model's card "
             f"{card.name} is for {card.modality}"
@@ -61,9 +62,10 @@ def look_differences(query: Prepared, support: Prepared) -> list[str]:
 
 
 def histogram(image: Volume) -> Float[ndarray, " n"]:
-    """Shares of the voxels by intensity, without the darkest, which is air and padding."""
+    """Shares of the voxels by intensity, without the darkest tenth of the range: air, padding."""
     some = image[:, ::2, ::2]
-    tissue = some[some > some.min() + 0.25]
+    low, high = some.min(), some.max()
+    tissue = some[some > low + DARK * (high - low)]
     counts, _ = np.histogram(np.clip(tissue, BINS[0], BINS[-1]), BINS)
     return counts / max(1, counts.sum())
 

@@ -16,6 +16,7 @@ from catnet.errors import UserError
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 AIR = -300  # in HU, below fat; an MR has no such intensities
+PLAIN_NAME = "plain"  # of the card that is made where none is given
 PLAIN = "LAS"  # the orientation where no card names one
 LARGEST = 4096  # of a card's size
 
@@ -132,7 +133,7 @@ def plain_card(supports: Sequence[tuple[Path, Path]]) -> Card:
             f"{image}: {standard.shape} voxels of {standard.spacing} mm need a card; give --card"
         )
     return Card(
-        name="plain",
+        name=PLAIN_NAME,
         title="As the first support",
         source="the scans given",
         license="that of the scans given",

@@ -18,7 +18,7 @@ from catnet.errors import UserError
 from catnet.evaluate.predictors import Support
 from catnet.evaluate.protocol import middle
 from catnet.predict.models import Model, open_model
-from catnet.predict.scans import Labelled, Prepared, plain_card, prepare_support
+from catnet.predict.scans import PLAIN_NAME, Labelled, Prepared, plain_card, prepare_support
 
 BATCH = 8  # slices that the model sees at once
 
@@ -73,9 +73,9 @@ def choose_organs(
     """
     there = sorted({number for shot in labelled for number in shot.numbers})
     names = {number: organ for organ, number in card.organs.items()}
-    known = set(there) <= {*names, *card.other_labels}
+    known = card.name != PLAIN_NAME and set(there) <= {*names, *card.other_labels}
     labels = {number: f"label {number}" for number in there} | (names if known else {})
-    listing = ", ".join(f"{n} ({labels[n]})" if n in names and known else f"{n}" for n in there)
+    listing = ", ".join(f"{n} ({labels[n]})" if known and n in names else f"{n}" for n in there)
     for number, _ in wanted:
         if number not in there:
             raise UserError(f"--organ {number}: no support's label holds it; there are {listing}")
