@@ -7,12 +7,13 @@ With the cosines u (along a row) and v (down a column), spacing (s_r, s_c) and p
 """
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from einops import rearrange
-from jaxtyping import Integer
+from jaxtyping import Float, Integer
 from nibabel.affines import apply_affine
 from numpy import ndarray
 
@@ -21,6 +22,7 @@ from catnet.data.volume import Array, Grid, resample
 from catnet.errors import UserError
 from catnet.files import write_bytes
 
+Vector = Float[ndarray, "3"]
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SAME_PLACE = 0.1  # mm
 PLACED = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SeriesInstanceUID")
@@ -59,7 +61,7 @@ def read_slice(path: Path) -> Any | None:
     return slice_ if placed and "Rows" in slice_ and "NumberOfFrames" not in slice_ else None
 
 
-def plane_affine(slice_: Any, step: Sequence[float]) -> Affine:
+def plane_affine(slice_: Any, step: Vector) -> Affine:
     """(column, row, number) of a stack that begins with this slice, to RAS+ mm."""
     cosines = np.array(slice_.ImageOrientationPatient, dtype=np.float64)
     between_rows, between_columns = map(float, slice_.PixelSpacing)
@@ -71,7 +73,7 @@ def plane_affine(slice_: Any, step: Sequence[float]) -> Affine:
     return TO_RAS @ affine
 
 
-def normal(slice_: Any) -> ndarray:
+def normal(slice_: Any) -> Vector:
     """The direction across the slice, in LPS."""
     cosines = np.array(slice_.ImageOrientationPatient, dtype=np.float64)
     return np.cross(cosines[:3], cosines[3:])
@@ -138,9 +140,9 @@ def describe(series: Sequence[Any], pixels: Integer[ndarray, "n h w"], names: li
     from highdicom import seg
     from pydicom.sr.codedict import codes
 
-    version = highdicom.__version__
+    own = version("catnet")
     algorithm = highdicom.AlgorithmIdentificationSequence(
-        name="catnet", version="0.1.0", family=codes.DCM.ArtificialIntelligence
+        name="catnet", version=own, family=codes.DCM.ArtificialIntelligence
     )
     segments = [
         seg.SegmentDescription(
@@ -164,7 +166,7 @@ def describe(series: Sequence[Any], pixels: Integer[ndarray, "n h w"], names: li
         instance_number=1,
         manufacturer="catnet",
         manufacturer_model_name="catnet predict",
-        software_versions=("0.1.0", f"highdicom {version}"),
+        software_versions=f"{own}, highdicom {highdicom.__version__}",
         device_serial_number="none",
         content_label="PREDICTION",
         content_description="Not a medical device",

@@ -41,6 +41,11 @@ class Target:
         """The DICOM segmentation."""
         return self.folder / f"{self.name}_pred.dcm"
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What may not be there before, as far as it is known without the organs."""
+        return (self.label, self.seg) if self.dicom_seg else (self.label,)
+
     def chance(self, number: int) -> Path:
         """The probability of one organ."""
         return self.folder / f"{self.name}_prob_{number}.nii.gz"

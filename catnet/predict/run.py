@@ -62,8 +62,9 @@ def plan_queries(
                 f"{one.path}: would be written to the same file as {twin}; rename one, or give "
                 "them different folders with -o"
             )
-        if one.target.label.exists() and not again:
-            raise UserError(f"{one.target.label}: is there already; --again writes it anew")
+        there = [] if again else [path for path in one.target.files if path.exists()]
+        if there:
+            raise UserError(f"{there[0]}: is there already; --again writes it anew")
     return wanted
 
 
