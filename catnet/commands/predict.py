@@ -123,6 +123,8 @@ def run(options: argparse.Namespace) -> None:
                 ),
             )
         )
+    names = [one.target.name for one in wanted]
+    outcomes.sort(key=lambda outcome: names.index(outcome.name))
     show(outcomes)
     print(f"labels and summary: {options.output}")
     failed = [outcome for outcome in outcomes if outcome.record is None]

@@ -64,7 +64,10 @@ def open_export(place: str, device: torch.device) -> Model:
         raise UserError(
             f"{folder}: has no {CARD}, which says how scans are prepared; export the run again"
         )
-    known = read_provenance(folder / PROVENANCE)
+    try:
+        known = read_provenance(folder / PROVENANCE)
+    except UserError:
+        raise UserError(f"{folder / PROVENANCE}: damaged; export the run again") from None
     precision = DTYPE.get(str(known.get("precision")), torch.float32)
     predictor = NetworkPredictor(load_network(folder), device=device, precision=precision)
-    return Model(place, predictor, load_card(str(folder / CARD)))
+    return Model(str(known.get("run", place)), predictor, load_card(str(folder / CARD)))

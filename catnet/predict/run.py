@@ -11,11 +11,16 @@ import csv
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import StringIO
 from pathlib import Path
+
+import torch
 
 from catnet.errors import UserError, writing
 from catnet.files import alone, write_text
@@ -102,13 +107,32 @@ def in_processes(
 ) -> Iterator[Outcome]:
     """In so many processes, each with a model of its own."""
     open_session(request)  # a mistake is said once, before any process starts
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(jobs, len(wanted))) as pool:
-        for done, outcome in enumerate(
-            pool.imap_unordered(partial(attempt_there, request), wanted)
-        ):
-            watch(outcome.name, done + 1, len(wanted))
+    count = min(jobs, len(wanted))
+    pool = ProcessPoolExecutor(
+        count,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=begin_process,
+        initargs=(max(1, (os.cpu_count() or 1) // count),),
+    )
+    try:
+        futures = [pool.submit(attempt_there, request, one) for one in wanted]
+        for done, future in enumerate(as_completed(futures), start=1):
+            outcome = future.result()
+            watch(outcome.name, done, len(wanted))
             yield outcome
+    except BrokenProcessPool:
+        raise UserError(
+            f"{wanted[0].target.folder}: a process was killed, by lack of memory perhaps; lower "
+            "--jobs, and give --again for what is there already"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def begin_process(threads: int) -> None:
+    """An interrupt is for the process that waits; threads are shared."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
 
 
 def attempt_there(request: Request, one: Wanted) -> Outcome:

@@ -1,19 +1,24 @@
 import csv
 import json
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from nibabel.orientations import aff2axcodes
+from scenes import make_card
 
 from catnet.data.store import open_cases
-from catnet.data.volume import read_volume
+from catnet.data.volume import Grid, read_volume, standard_grid
 from catnet.evaluate.cases import segment_case
-from catnet.evaluate.predictors import CopyPredictor
+from catnet.evaluate.predictors import CopyPredictor, Support
 from catnet.evaluate.run import open_predictors
-from catnet.predict.scans import prepare_support
-from catnet.predict.session import Request, choose_organs, open_session, probabilities
+from catnet.predict.models import Model
+from catnet.predict.query import Target, draw
+from catnet.predict.scans import Look, Prepared, prepare_support
+from catnet.predict.session import Request, Session, choose_organs, open_session, probabilities
+from catnet.predict.write import label_type
 from catnet.runs import open_run_folder
 
 
@@ -55,6 +60,55 @@ def test_the_header_is_kept(predict, raw, tmp_path):
     assert header.get_intent()[0] == "label"
     assert float(header["cal_max"]) == 0
     np.testing.assert_array_equal(header.get_qform(), query.header.get_qform())
+
+
+def test_a_header_without_codes_stays_without(predict, raw, tmp_path):
+    """Its affine is what NIfTI makes of the voxel sizes alone."""
+    query = nib.Nifti1Image(np.asarray(nib.load(raw / "image_1.nii.gz").dataobj), None)
+    query.header.set_zooms((3.0, 3.0, 5.0))
+    nib.save(query, tmp_path / "plain.nii.gz")
+    found = nib.load(predict(tmp_path / "plain.nii.gz") / "plain_pred.nii.gz")
+    assert (int(found.header["qform_code"]), int(found.header["sform_code"])) == (0, 0)
+    np.testing.assert_array_equal(found.affine, nib.load(tmp_path / "plain.nii.gz").affine)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind"),
+    [([1, 255], np.uint8), ([256, 1], np.int16), ([32768], np.uint16), ([65535], np.uint16)],
+)
+def test_the_numbers_fit_their_type(numbers, kind):
+    assert label_type(numbers) is kind
+
+
+def test_large_numbers_come_back(predict, raw, tmp_path, own_grid):
+    scan = read_volume(raw / "label_1.nii.gz")
+    voxels = np.where(scan.voxels == 1, 600, 0).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, scan.grid.affine), tmp_path / "l.nii.gz")
+    out = predict(2, support=(), more=["--support", raw / "image_1.nii.gz", tmp_path / "l.nii.gz"])
+    assert set(np.unique(labels_of(out / "image_2_pred.nii.gz"))) == {0, 600}
+
+
+def test_memory_does_not_grow_with_the_organs(tmp_path):
+    """Twelve organs of a volume whose probabilities alone would take 240 MB."""
+    shape, organs = (160, 160, 200), range(1, 13)
+    grid = Grid(shape, np.diag([-1.0, 1.0, 1.0, 1.0]))
+    image = np.zeros((100, 160, 160), np.float32)
+    coarse = standard_grid(grid, orientation="LAS", spacing=(1.0, 1.0, 2.0))
+    look = Look("MR", (1.0, 1.0, 1.0), (160.0, 160.0, 200.0), "")
+    query = Prepared(tmp_path / "q.nii.gz", image, coarse, grid, look)
+    mask = torch.zeros(1, 1, 160, 160)
+    supports = {number: Support(None, mask + (number == 7)) for number in organs}
+    names = {number: str(number) for number in organs}
+    model = Model("copy", CopyPredictor(), make_card())
+    session = Session(model, make_card(), (), names, supports)
+    tracemalloc.start()
+    try:
+        canvas = draw(session, query, Target(tmp_path, "q"), None, lambda done, total: None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (canvas.labels == 7).all()
+    assert peak < 60e6, peak
 
 
 def test_copying_to_the_support_itself_is_its_middle_slice_everywhere(predict, raw, capsys):

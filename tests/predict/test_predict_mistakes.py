@@ -1,4 +1,6 @@
+import os
 import re
+import signal
 
 import nibabel as nib
 import numpy as np
@@ -90,6 +92,16 @@ def test_a_query_that_is_no_scan(kind, pair, save, tmp_path, capsys):
         query = save("query", np.ones(SHAPE, np.float32))
     assert "query.nii.gz" in said(capsys, pair, query, tmp_path / "out")
     assert {p.name for p in (tmp_path / "out").iterdir()} <= {".lock"}
+
+
+def test_a_process_that_is_killed_is_noticed(pair, save, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("catnet.predict.run.attempt_there", kill_itself)
+    command = words(pair, pair[0], tmp_path / "o", "--jobs", "2", "--query", pair[1])
+    assert "a process was killed" in complaint(command, capsys)
+
+
+def kill_itself(request, wanted):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_the_others_go_on_where_one_fails(pair, save, tmp_path, capsys):

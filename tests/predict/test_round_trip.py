@@ -27,7 +27,12 @@ def go_around(folder, card, *, codes, spacing, rotation=(0, 0, 0), extent=(96, 8
     path = write_scan(folder / "scan.nii.gz", affine, shape)
     prepared = prepare_scan(card, path)
     target = Target(folder, "scan")
-    predict_query(oracle_session(card, prepared.grid), path, target, lambda done, total: None)
+    told = []
+    predict_query(
+        oracle_session(card, prepared.grid), path, target, lambda *so_far: told.append(so_far)
+    )
+    assert told == sorted(told)
+    assert told[-1] == (told[0][1], told[0][1])  # every slice, whatever the storage
     found = nib.load(target.label)
     assert found.shape == shape
     np.testing.assert_array_equal(found.affine, nib.load(path).affine)
