@@ -29,6 +29,8 @@ COMMANDS = {
     "supervoxels": "cut prepared cases into 3D pseudo-labels",
     "train": "train the network of a run file",
     "evaluate": "Dice per organ of a trained run, under EP1 and EP2, beside baselines",
+    "predict": "segment whole scans like a labelled one, on their own grids",
+    "export": "a folder of a trained run to share: weights, card, model card, MONAI bundle",
     "sweep": "train and evaluate the runs that a question asks for",
     "report": "a page, tables and plots of a sweep or of some runs",
     "view": "a page with a scan and its masks, in three planes, from a run or from files",

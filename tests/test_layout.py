@@ -18,7 +18,7 @@ LAYERS = (  # names in one layer are strangers to each other
     {"checkpoint", "runs", "pictures", "views", "engine"},
     {"journal", "evaluations"},
     {"train", "evaluate", "report"},
-    {"sweep", "view", "check", "doctor"},
+    {"sweep", "view", "check", "doctor", "predict", "export"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -24,6 +24,7 @@ from catnet.episode import Episode
 from catnet.errors import UserError
 from catnet.files import write_bytes, write_text
 from catnet.model.encoder import Encoded, Encoder
+from catnet.model.hub import local_folder
 from catnet.model.ops import enlarge, from_query
 from catnet.model.weights import first_difference
 from catnet.strict import check
@@ -140,9 +141,10 @@ class Network(nn.Module):
     def from_pretrained(cls, folder: Path | str) -> "Network":
         """Restore a network from a folder that `save_pretrained` wrote; ready to evaluate.
 
-        Raises `UserError` where a file is missing, unreadable, or of another network.
+        `hf://OWNER/NAME` is such a folder on a hub. Raises `UserError` where a file is missing,
+        unreadable, or of another network.
         """
-        folder = Path(folder)
+        folder = local_folder(folder)
         settings = read_settings(folder)
         try:
             model = cls(settings.model_copy(update={"encoder_weights": "none"}))

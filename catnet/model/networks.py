@@ -8,6 +8,7 @@ from catnet.config import ModelSettings
 from catnet.model.adnet import ADNet
 from catnet.model.alpnet import ALPNet
 from catnet.model.catnet import CATNet
+from catnet.model.hub import local_folder
 from catnet.model.network import Network, read_settings
 from catnet.model.panet import PANet
 from catnet.model.qnet import QNet
@@ -29,9 +30,11 @@ def build_network(settings: ModelSettings) -> Network:
 def load_network(folder: Path | str) -> Network:
     """Restore whatever network `save_pretrained` wrote to a folder; ready to evaluate.
 
-    Raises `UserError` where a file is missing, unreadable, or of another network.
+    `hf://OWNER/NAME` is a folder that others share. Raises `UserError` where a file is missing,
+    unreadable, or of another network.
     """
-    return NETWORKS[read_settings(Path(folder)).name].from_pretrained(folder)
+    folder = local_folder(folder)
+    return NETWORKS[read_settings(folder).name].from_pretrained(folder)
 
 
 def initial_model(settings: ModelSettings, *, seed: int) -> Network:

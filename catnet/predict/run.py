@@ -1,0 +1,177 @@
+"""Several queries with the same supports, here or in processes, and the summary of a folder.
+
+DIR/QUERY_pred.nii.gz     the organs' numbers, on the query's own grid
+   /QUERY_prob_N.nii.gz   with --probability, that of organ N
+   /QUERY_pred.dcm        with --dicom-seg
+   /summary.json          of every query: where from, organs (volume, confidence, slices), warnings
+   /summary.csv           of these the organs, one a line
+"""
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import StringIO
+from pathlib import Path
+
+import torch
+
+from catnet.errors import UserError, writing
+from catnet.files import alone, write_text
+from catnet.predict.query import Target, predict_query
+from catnet.predict.scans import scan_name
+from catnet.predict.session import Request, Session, open_session
+
+SUMMARY, TABLE = "summary.json", "summary.csv"
+COLUMNS = ("query", "number", "name", "volume_ml", "confidence", "slices")
+Watch = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A query and where its files go."""
+
+    path: Path
+    target: Target
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a query: a record for the summary, or the sentence that says why not."""
+
+    name: str
+    record: dict | None
+    problem: str = ""
+
+
+def plan_queries(
+    paths: Sequence[Path], folder: Path, *, probability: bool, dicom_seg: bool, again: bool
+) -> list[Wanted]:
+    """Where every query's files go; raises `UserError` before any work where they cannot."""
+    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise UserError(f"{folder}: no folder that you may write to; choose another one with -o")
+    wanted = [
+        Wanted(path, Target(folder, scan_name(path), probability, dicom_seg)) for path in paths
+    ]
+    seen: dict[str, Path] = {}
+    for one in wanted:
+        twin = seen.setdefault(one.target.name, one.path)
+        if twin is not one.path:
+            raise UserError(
+                f"{one.path}: would be written to the same file as {twin}; rename one, or give "
+                "them different folders with -o"
+            )
+        there = [] if again else [path for path in one.target.files if path.exists()]
+        if there:
+            raise UserError(f"{there[0]}: is there already; --again writes it anew")
+    return wanted
+
+
+def predict(
+    request: Request, wanted: Sequence[Wanted], *, jobs: int, keep_going: bool, watch: Watch
+) -> Iterator[Outcome]:
+    """Segment every query; each is whole and in the summary before the next one is given.
+
+    Without `keep_going` a query that cannot be used raises its `UserError`.
+    """
+    folder = wanted[0].target.folder
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    work = in_processes if jobs > 1 and len(wanted) > 1 else one_by_one
+    with alone(folder):
+        for outcome in work(request, wanted, jobs=jobs, watch=watch):
+            if outcome.record is not None:
+                add_to_summary(folder, outcome.name, outcome.record)
+            elif not keep_going:
+                raise UserError(outcome.problem)
+            yield outcome
+
+
+def one_by_one(
+    request: Request, wanted: Sequence[Wanted], *, jobs: int, watch: Watch
+) -> Iterator[Outcome]:
+    """In this process."""
+    session = open_session(request)
+    for one in wanted:
+        yield attempt(session, one, partial(watch, one.target.name))
+
+
+def in_processes(
+    request: Request, wanted: Sequence[Wanted], *, jobs: int, watch: Watch
+) -> Iterator[Outcome]:
+    """In so many processes, each with a model of its own."""
+    open_session(request)  # a mistake is said once, before any process starts
+    count = min(jobs, len(wanted))
+    pool = ProcessPoolExecutor(
+        count,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=begin_process,
+        initargs=(max(1, (os.cpu_count() or 1) // count),),
+    )
+    try:
+        futures = [pool.submit(attempt_there, request, one) for one in wanted]
+        for done, future in enumerate(as_completed(futures), start=1):
+            outcome = future.result()
+            watch(outcome.name, done, len(wanted))
+            yield outcome
+    except BrokenProcessPool:
+        raise UserError(
+            f"{wanted[0].target.folder}: a process was killed, by lack of memory perhaps; lower "
+            "--jobs, and give --again for what is there already"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def begin_process(threads: int) -> None:
+    """An interrupt is for the process that waits; threads are shared."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+
+
+def attempt_there(request: Request, one: Wanted) -> Outcome:
+    """A query in a process of its own."""
+    return attempt(process_session(request), one, lambda done, total: None)
+
+
+@lru_cache(maxsize=1)
+def process_session(request: Request) -> Session:
+    """The session of a process, opened with its first query."""
+    return open_session(request)
+
+
+def attempt(session: Session, one: Wanted, watch: Callable[[int, int], None]) -> Outcome:
+    """A query's record, or why there is none."""
+    try:
+        return Outcome(one.target.name, predict_query(session, one.path, one.target, watch))
+    except UserError as error:
+        return Outcome(one.target.name, None, str(error))
+
+
+def add_to_summary(folder: Path, name: str, record: dict) -> None:
+    """Add a query to the folder's summary, and write its table anew."""
+    known = read_summary(folder) | {name: record}
+    text = json.dumps(dict(sorted(known.items())), indent=2, ensure_ascii=False)
+    write_text(folder / SUMMARY, text + "\n")
+    table = StringIO()
+    rows = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    rows.writeheader()
+    for query, one in sorted(known.items()):
+        rows.writerows({"query": query} | organ for organ in one["organs"])
+    write_text(folder / TABLE, table.getvalue())
+
+
+def read_summary(folder: Path) -> dict[str, dict]:
+    """The queries of a folder whose labels are still there; none where there is no summary."""
+    path = folder / SUMMARY
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return {name: one for name, one in known.items() if (folder / one["label"]).is_file()}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; delete it, and predict with --again") from None

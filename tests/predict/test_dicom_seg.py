@@ -1,0 +1,167 @@
+"""A DICOM SEG lies where its NIfTI lies: read by pydicom, highdicom, nibabel and SimpleITK."""
+
+import highdicom
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+from nibabel.affines import apply_affine
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+from series import COLUMNS, COSINES, ROWS, points_of, write_series
+from trials import complaint, end_of
+
+from catnet.data.volume import Grid, ScanFile
+from catnet.errors import UserError
+from catnet.predict import scans
+from catnet.predict.dicom_seg import read_series, write_segmentation
+from catnet.predict.write import write_labels
+
+DEPTH = 7
+ORGANS = {2: "liver", 9: "Milz, groß"}
+TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def by_simpleitk(folder):
+    """The series that SimpleITK finds largest, as a scan: an independent reader."""
+    reader = SimpleITK.ImageSeriesReader()
+    series = reader.GetGDCMSeriesIDs(str(folder))
+    names = max((reader.GetGDCMSeriesFileNames(str(folder), one) for one in series), key=len)
+    reader.SetFileNames(names)
+    image = reader.Execute()
+    linear = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    affine = TO_RAS @ nib.affines.from_matvec(linear, image.GetOrigin())
+    voxels = np.transpose(SimpleITK.GetArrayFromImage(image))
+    return ScanFile(voxels, Grid(voxels.shape, affine))
+
+
+def turned(scan, codes):
+    """The same scan as another reader might give it: axes in another order and direction."""
+    turn = ornt_transform(nib.io_orientation(scan.grid.affine), axcodes2ornt(codes))
+    affine = scan.grid.affine @ inv_ornt_aff(turn, scan.grid.shape)
+    voxels = np.ascontiguousarray(apply_orientation(scan.voxels, turn))
+    return ScanFile(voxels, Grid(voxels.shape, affine))
+
+
+def labels_like(shape):
+    labels = np.zeros(shape, np.uint8)
+    labels[2:9, 3:5, 1:4], labels[-4:, -3:, -2:], labels[0, 0, 0] = 2, 9, 9
+    return labels
+
+
+def as_rows(points):
+    return sorted(map(tuple, np.round(points, 2).tolist()))
+
+
+@pytest.fixture
+def series(tmp_path):
+    """`series("oblique")`: a folder in no order, with a localiser, another series and a text."""
+
+    def write(plane="axial"):
+        voxels = np.random.default_rng(1).integers(0, 800, (DEPTH, ROWS, COLUMNS))
+        folder = write_series(tmp_path / "Serie ñ", voxels, plane=plane)
+        write_series(folder, voxels[:1, :8, :8], plane="coronal", prefix="LOC")
+        write_series(folder / "other", voxels[:2] * 0, plane=plane, prefix="X")
+        (folder / "README").write_text("no slice")
+        return folder
+
+    return write
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "SLA", "PIR"])
+@pytest.mark.parametrize("plane", COSINES)
+def test_all_readers_see_the_segments_at_the_same_places(plane, codes, series, tmp_path):
+    folder = series(plane)
+    scan = turned(by_simpleitk(folder), codes)
+    labels = labels_like(scan.grid.shape)
+    slices = read_series(folder, scan.grid)
+    assert len(slices) == DEPTH
+    path = tmp_path / "seg.dcm"
+    write_segmentation(path, slices, labels, scan.grid, organs=ORGANS)
+    write_labels(tmp_path / "label.nii.gz", labels, scan.grid, None)
+
+    by_pydicom = points_of(path)
+    image = nib.load(tmp_path / "label.nii.gz")
+    mirror = SimpleITK.ReadImage(str(tmp_path / "label.nii.gz"))
+    seg = highdicom.seg.segread(path)
+    assert [seg.get_segment_description(n).SegmentLabel for n in (1, 2)] == list(ORGANS.values())
+    for segment, number in enumerate(ORGANS, start=1):
+        index = np.argwhere(np.asarray(image.dataobj) == number)
+        wanted = as_rows(apply_affine(TO_RAS @ image.affine, index))
+        assert as_rows(by_pydicom[segment]) == wanted
+        index = np.argwhere(np.transpose(SimpleITK.GetArrayFromImage(mirror)) == number)
+        found = [mirror.TransformIndexToPhysicalPoint([int(n) for n in one]) for one in index]
+        assert as_rows(found) == wanted
+        volume = seg.get_volume(segment_numbers=[segment], combine_segments=False)
+        index = np.argwhere(volume.array[..., 0])
+        assert as_rows(apply_affine(volume.affine, index)) == wanted
+
+
+def test_it_refers_to_the_slices_of_the_query(series, tmp_path):
+    folder = series()
+    scan = by_simpleitk(folder)
+    slices = read_series(folder, scan.grid)
+    labels = labels_like(scan.grid.shape)
+    write_segmentation(tmp_path / "seg.dcm", slices, labels, scan.grid, organs=ORGANS)
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert seg.Modality == "SEG"
+    assert seg.StudyInstanceUID == slices[0].StudyInstanceUID
+    assert seg.FrameOfReferenceUID == slices[0].FrameOfReferenceUID
+    assert seg.PatientName == "Test^Höhe"
+    (referenced,) = seg.ReferencedSeriesSequence
+    assert referenced.SeriesInstanceUID == slices[0].SeriesInstanceUID
+
+
+def test_a_query_in_which_nothing_was_found(series, tmp_path):
+    folder = series()
+    scan = by_simpleitk(folder)
+    nothing = np.zeros(scan.grid.shape, np.uint8)
+    slices = read_series(folder, scan.grid)
+    write_segmentation(tmp_path / "seg.dcm", slices, nothing, scan.grid, organs=ORGANS)
+    assert not sum(map(len, points_of(tmp_path / "seg.dcm").values()))
+
+
+def test_a_grid_that_no_series_fills(series):
+    folder = series()
+    scan = by_simpleitk(folder)
+    next(folder.glob("IM003")).unlink()
+    with pytest.raises(UserError, match="no series of single-frame slices fills the volume"):
+        read_series(folder, scan.grid)
+
+
+@pytest.fixture
+def reads_series(monkeypatch):
+    """Folders are read by SimpleITK, whatever else reads them."""
+    plain = scans.read_volume
+    monkeypatch.setattr(
+        scans, "read_volume", lambda path: by_simpleitk(path) if path.is_dir() else plain(path)
+    )
+
+
+def command(series, tmp_path, *more):
+    folder = series("oblique")
+    scan = by_simpleitk(folder)
+    label = tmp_path / "label.nii.gz"
+    nib.save(nib.Nifti1Image(labels_like(scan.grid.shape), scan.grid.affine), label)
+    support = ("--support", folder, label)
+    return ["predict", "--model", "copy", *support, "--query", folder, "-o", tmp_path / "o", *more]
+
+
+def test_dicom_in_both_files_out(series, tmp_path, capsys, reads_series):
+    status, _, err = end_of(command(series, tmp_path, "--dicom-seg"), capsys)
+    assert status == 0, err
+    image = nib.load(tmp_path / "o" / "Serie ñ_pred.nii.gz")
+    points = points_of(tmp_path / "o" / "Serie ñ_pred.dcm")
+    for segment, number in enumerate((2, 9), start=1):
+        index = np.argwhere(np.asarray(image.dataobj) == number)
+        assert len(index)
+        assert as_rows(points[segment]) == as_rows(apply_affine(TO_RAS @ image.affine, index))
+    assert int(image.header["sform_code"]) == 1
+    assert image.header.get_xyzt_units()[0] == "mm"
+
+
+def test_a_former_segmentation_is_not_written_over(series, tmp_path, capsys, reads_series):
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "Serie ñ_pred.dcm").write_text("mine")
+    sentence = complaint(command(series, tmp_path, "--dicom-seg"), capsys)
+    assert "is there already; --again" in sentence
