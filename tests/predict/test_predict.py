@@ -62,16 +62,6 @@ def test_the_header_is_kept(predict, raw, tmp_path):
     np.testing.assert_array_equal(header.get_qform(), query.header.get_qform())
 
 
-def test_a_header_without_codes_stays_without(predict, raw, tmp_path):
-    """Its affine is what NIfTI makes of the voxel sizes alone."""
-    query = nib.Nifti1Image(np.asarray(nib.load(raw / "image_1.nii.gz").dataobj), None)
-    query.header.set_zooms((3.0, 3.0, 5.0))
-    nib.save(query, tmp_path / "plain.nii.gz")
-    found = nib.load(predict(tmp_path / "plain.nii.gz") / "plain_pred.nii.gz")
-    assert (int(found.header["qform_code"]), int(found.header["sform_code"])) == (0, 0)
-    np.testing.assert_array_equal(found.affine, nib.load(tmp_path / "plain.nii.gz").affine)
-
-
 @pytest.mark.parametrize(
     ("numbers", "kind"),
     [([1, 255], np.uint8), ([256, 1], np.int16), ([32768], np.uint16), ([65535], np.uint16)],
