@@ -10,7 +10,8 @@ from einops import rearrange
 
 from catnet.arrays import LabelVolume, Volume
 from catnet.data.card import Card, SupervoxelSettings
-from catnet.data.prepare import check_pair, prepare_image
+from catnet.data.labels import check_pair
+from catnet.data.prepare import prepare_image
 from catnet.data.volume import Array, Grid, ScanFile, read_volume, resample, standard_grid
 from catnet.errors import UserError
 

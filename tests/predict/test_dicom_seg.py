@@ -6,9 +6,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from dicom_query import COLUMNS, COSINES, ROWS, points_of, write_series
 from nibabel.affines import apply_affine
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
-from series import COLUMNS, COSINES, ROWS, points_of, write_series
 from trials import complaint, end_of
 
 from catnet.data.volume import Grid, ScanFile
