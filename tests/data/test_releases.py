@@ -98,7 +98,7 @@ def test_chaos_as_it_is_shipped_is_the_chaos_of_the_few_shot_papers(chaos, tmp_p
         voxels.transpose(2, 1, 0).astype(np.uint16),
         turn=np.array([[1.0, 0, 0], [0, 1.0, 0]]),
         spacing=(float(rows), float(columns)),
-        ImagePositionPatient=lambda k: [float(v) for v in corner + [0, 0, k * step]],
+        ImagePositionPatient=lambda k: [float(v) for v in corner + np.array([0, 0, k * step])],
     )
     ground.mkdir()
     grey = np.array([0, 63, 126, 189, 252], np.uint8)[numbers.transpose(2, 1, 0)]
