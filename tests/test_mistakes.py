@@ -21,6 +21,10 @@ MISTAKES = {
     "missing raw folder": ("prepare tiny --raw {home}/nowhere", "{home}/nowhere"),
     "raw folder without scans": ("prepare tiny --raw {home}/empty", "{home}/empty"),
     "raw folder not named": ("prepare tiny", "--raw; see `catnet prepare --help`"),
+    "no cases at a time": ("prepare tiny --raw {raw} --jobs 0", "--jobs: 0 is under 1; see"),
+    "a card without fetch": ("fetch tiny --raw {home}/f", "card tiny has no fetch: .*made by the"),
+    "an action that is none": ("cards old {raw}", "invalid choice: 'old'.*see `catnet cards --help`"),
+    "a folder of nothing": ("cards new {home}/empty", "0 images and 0 labels that do not pair up"),
     "card not named": ("supervoxels", "CARD; see `catnet supervoxels --help`"),
     "no number": ("phantom tiny --raw {home}/p --cases many", "invalid integer value: 'many'; see"),
     "no cases": ("phantom tiny --raw {home}/p --cases 0", "--cases: 0 is under 1; see"),
@@ -76,7 +80,7 @@ def test_a_mistake_ends_with_one_sentence(mistake, places, capsys):
     [
         ("trian", "'trian' is not a command; did you mean 'train'?"),
         ("supervoxel", "did you mean 'supervoxels'?"),
-        ("xyz", "known are phantom, prepare, supervoxels, train, evaluate"),
+        ("xyz", "known are phantom, prepare, cards, fetch, supervoxels, train"),
     ],
 )
 def test_an_unknown_command_is_guessed(command, hint, capsys):
