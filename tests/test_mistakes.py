@@ -21,6 +21,13 @@ MISTAKES = {
     "missing raw folder": ("prepare tiny --raw {home}/nowhere", "{home}/nowhere"),
     "raw folder without scans": ("prepare tiny --raw {home}/empty", "{home}/empty"),
     "raw folder not named": ("prepare tiny", "--raw; see `catnet prepare --help`"),
+    "no cases at a time": ("prepare tiny --raw {raw} --jobs 0", "--jobs: 0 is under 1; see"),
+    "a card without fetch": ("fetch tiny --raw {home}/f", "card tiny has no fetch: .*made by the"),
+    "an action that is none": (
+        "cards old {raw}",
+        "invalid choice: 'old'.*see `catnet cards --help`",
+    ),
+    "a folder of nothing": ("cards new {home}/empty", "0 images and 0 labels that do not pair up"),
     "card not named": ("supervoxels", "CARD; see `catnet supervoxels --help`"),
     "no number": ("phantom tiny --raw {home}/p --cases many", "invalid integer value: 'many'; see"),
     "no cases": ("phantom tiny --raw {home}/p --cases 0", "--cases: 0 is under 1; see"),

@@ -10,6 +10,7 @@ DICOM PS3.3, C.7.6.2. A step that is not normal to the slices (a tilted gantry) 
 """
 
 import struct
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,13 @@ def read_series(folder: Path) -> ScanFile:
     localizers never are. Raises `UserError` for several that are equally large, a series that is
     no stack of parallel slices, and for missing slices.
     """
-    series = group_series(read_headers(folder))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of values that are not quite DICOM
+        return read_stack(folder, group_series(read_headers(folder)))
+
+
+def read_stack(folder: Path, series: list[list[Slice]]) -> ScanFile:
+    """The largest of several series as a volume."""
     found = choose(folder, series)
     check_alike(folder, found)
     found, step = sort_slices(folder, found)

@@ -4,6 +4,7 @@ Frames without an organ are often left out, so the segments are put onto the gri
 where their voxels are voxels of it. DICOM PS3.3, A.51.
 """
 
+import warnings
 from pathlib import Path
 
 import highdicom as hd
@@ -29,9 +30,11 @@ def read_seg(card: Card, path: Path, *, scan: ScanFile) -> ScanFile:
     """
     file = only_file(path) if path.is_dir() else path
     try:
-        seg = hd.seg.segread(file)
-        chosen = choose_segments(card, seg, path=file)
-        volumes = {organ: read_segment(seg, number) for organ, number in chosen.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of values that are not quite DICOM
+            seg = hd.seg.segread(file)
+            chosen = choose_segments(card, seg, path=file)
+            volumes = {organ: read_segment(seg, number) for organ, number in chosen.items()}
     except (*BROKEN, ValueError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{file}: not a readable DICOM SEG ({why}); get it again") from None

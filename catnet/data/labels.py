@@ -154,5 +154,5 @@ def whole_numbers(plane: np.ndarray, *, path: Path) -> np.ndarray:
 def distinct(plane: np.ndarray) -> list[int]:
     """The numbers of a slice, each once."""
     if plane.min() >= 0 and plane.max() < NUMBERS:
-        return np.flatnonzero(np.bincount(plane.ravel(order="K"))).tolist()
+        return np.flatnonzero(np.bincount(plane.ravel(order="K").astype(np.int64))).tolist()
     return np.unique(plane).tolist()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import SimpleITK
 from einops import rearrange
 from jaxtyping import Shaped
 from numpy import ndarray
@@ -67,6 +68,8 @@ def read_slice(path: Path, *, rescaled: bool) -> Shaped[ndarray, "row column"]:
                 f"{path}: only some slices of its series have a rescale slope; get the series again"
             )
         slope, intercept = rescale(path, data)
+        if data.file_meta.TransferSyntaxUID.is_compressed:
+            return decompress(path, data)
         stored = data.pixel_array
     except UNREADABLE as error:
         why = " ".join(str(error).split())[:160]
@@ -74,7 +77,31 @@ def read_slice(path: Path, *, rescaled: bool) -> Shaped[ndarray, "row column"]:
             f"{path}: its pixels cannot be read ({why}); get it again, or decompress the series, "
             "such as with gdcmconv --raw"
         ) from None
-    if slope.is_integer() and intercept.is_integer():
+    return in_units(stored, slope=slope, intercept=intercept)
+
+
+def decompress(path: Path, data: Dataset) -> Shaped[ndarray, "row column"]:
+    """A compressed slice in its units: by pydicom, and by ITK where that knows no way.
+
+    ITK also reads lossless JPEG, which archives use most; it rescales by itself.
+    """
+    slope, intercept = rescale(path, data)
+    try:
+        return in_units(data.pixel_array, slope=slope, intercept=intercept)
+    except (NotImplementedError, RuntimeError):
+        reader = SimpleITK.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(str(path))
+        found = SimpleITK.GetArrayFromImage(reader.Execute())[0]
+        return found.astype(np.int32 if found.dtype.kind in "iu" else np.float32)
+
+
+def in_units(
+    stored: Shaped[ndarray, "row column"], *, slope: float, intercept: float
+) -> Shaped[ndarray, "row column"]:
+    """Stored values as slope and intercept mean them; whole where both are, and 32 bits do."""
+    most = abs(slope) * 2.0 ** (8 * stored.dtype.itemsize) + abs(intercept)
+    if slope.is_integer() and intercept.is_integer() and most < np.iinfo(np.int32).max:
         return stored.astype(np.int32) * int(slope) + int(intercept)
     return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 

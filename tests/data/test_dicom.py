@@ -92,6 +92,51 @@ def test_hounsfield_units_stay_small_whole_numbers(tmp_path):
     np.testing.assert_array_equal(scan.voxels.transpose(2, 1, 0), STORED.astype(int) - 1024)
 
 
+def compress(path, folder):
+    """Rewrite a slice in lossless JPEG, which SimpleITK can write and pydicom cannot read."""
+    writer = SimpleITK.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.SetFileName(str(folder / "packed.dcm"))
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG")
+    data = pydicom.dcmread(path)
+    writer.Execute(SimpleITK.GetImageFromArray(data.pixel_array[None]))
+    packed = pydicom.dcmread(folder / "packed.dcm")
+    data.file_meta.TransferSyntaxUID = packed.file_meta.TransferSyntaxUID
+    data.PixelData = packed.PixelData
+    data["PixelData"].is_undefined_length = True
+    data.save_as(path)
+
+
+@pytest.mark.parametrize("intercept", [-1024, -3.5])
+def test_lossless_jpeg_is_read_as_if_it_were_not_packed(tmp_path, intercept):
+    stored = np.random.default_rng(0).integers(0, 4000, (3, 32, 48)).astype(np.uint16)
+    rescale = {"RescaleSlope": 1, "RescaleIntercept": intercept}
+    paths = write_series(tmp_path / "series", stored, **rescale)
+    plain = read_volume(tmp_path / "series")
+    for path in paths:
+        compress(path, tmp_path)
+    packed = read_volume(tmp_path / "series")
+    np.testing.assert_array_equal(packed.voxels, plain.voxels)
+    np.testing.assert_array_equal(packed.grid.affine, plain.grid.affine)
+    assert packed.voxels.dtype == plain.voxels.dtype
+
+
+def test_packed_pixels_that_were_cut_off_are_named(tmp_path):
+    stored = np.random.default_rng(0).integers(0, 4000, (3, 32, 48)).astype(np.uint16)
+    paths = write_series(tmp_path / "series", stored)
+    for path in paths:
+        compress(path, tmp_path)
+    paths[1].write_bytes(paths[1].read_bytes()[:-1500])
+    assert f"{paths[1]}: its pixels cannot be read" in refusal(tmp_path / "series")
+
+
+def test_products_that_32_bits_do_not_hold_do_not_wrap_around(tmp_path):
+    write_series(tmp_path, STORED, RescaleSlope=100_000, RescaleIntercept=7)
+    expected = STORED.astype(float) * 100_000 + 7
+    np.testing.assert_allclose(read_volume(tmp_path).voxels.transpose(2, 1, 0), expected, rtol=1e-6)
+
+
 def test_what_16_bits_do_not_hold_gets_32(tmp_path):
     stored = STORED.copy()
     stored[3, 0, 0] = 60000

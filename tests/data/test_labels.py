@@ -310,3 +310,9 @@ def test_values_are_swapped_at_once(make_card, one, image, label):
     np.testing.assert_array_equal(open_cases(card)[0].label, swapped)
     named = make_card(label_values={"liver": "liver"})
     assert "give the number that stands" in refusal(list, prepare(named, one(image, label)))
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.uint16, np.uint32, np.float64])
+def test_labels_of_every_number_type(make_card, one, image, label, kind):
+    list(prepare(make_card(), one(image, label.astype(kind))))
+    np.testing.assert_array_equal(open_cases(make_card())[0].label, label.transpose(2, 1, 0))
