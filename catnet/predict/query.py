@@ -105,16 +105,19 @@ def predict_query(session: Session, path: Path, target: Target, watch: Watch) ->
     query = prepare_scan(session.card, path)
     series = find_series(path, query) if target.dicom_seg else []
     header = query_header(path)
-    warnings = differences(query, list(session.shots), card=session.card)
+    warnings = differences(query, [shot.prepared for shot in session.shots], card=session.card)
     canvas = draw(session, query, target, header, watch)
     write_labels(target.label, canvas.labels, query.scan, header)
     if target.dicom_seg:
         write_segmentation(target.seg, series, canvas.labels, query.scan, organs=session.organs)
     return {
-        "query": str(path),
+        "query": str(path.resolve()),
         "label": target.label.name,
         "model": session.model.name,
-        "supports": [str(shot.path) for shot in session.shots],
+        "supports": [
+            {"image": str(shot.prepared.path.resolve()), "label": str(shot.source.resolve())}
+            for shot in session.shots
+        ],
         "organs": organ_lines(canvas.tally, query, session.organs),
         "warnings": warnings,
     }

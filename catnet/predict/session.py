@@ -18,7 +18,7 @@ from catnet.errors import UserError
 from catnet.evaluate.predictors import Support
 from catnet.evaluate.protocol import middle
 from catnet.predict.models import Model, open_model
-from catnet.predict.scans import PLAIN_NAME, Labelled, Prepared, plain_card, prepare_support
+from catnet.predict.scans import PLAIN_NAME, Labelled, plain_card, prepare_support
 
 BATCH = 8  # slices that the model sees at once
 
@@ -43,7 +43,7 @@ class Session:
 
     model: Model
     card: Card
-    shots: tuple[Prepared, ...]
+    shots: tuple[Labelled, ...]
     organs: dict[int, str]
     supports: dict[int, Support]
 
@@ -60,7 +60,7 @@ def open_session(request: Request) -> Session:
         number: encode(model, labelled, number=number, name=name, card=card)
         for number, name in organs.items()
     }
-    return Session(model, card, tuple(shot.prepared for shot in labelled), organs, supports)
+    return Session(model, card, tuple(labelled), organs, supports)
 
 
 def choose_organs(
