@@ -77,7 +77,7 @@ def start(tiny_home, *settings):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=280)
     assert process.returncode == 0, err
     return out, err
 
