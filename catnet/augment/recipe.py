@@ -96,6 +96,10 @@ class Params:
         moved = (getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))
         return Params(*moved)
 
+    def pin_memory(self) -> "Params":
+        """The same draw where a GPU can fetch it by itself."""
+        return Params(*(getattr(self, field.name).pin_memory() for field in fields(self)))
+
 
 def draw(recipe: Recipe, rngs: Sequence[np.random.Generator], *, height: int, width: int) -> Params:
     """Draw one augmentation from each generator, on the CPU, for slices of `height` x `width`.

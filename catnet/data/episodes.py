@@ -110,6 +110,7 @@ class Draws:
 class EpisodeSource:
     """Training episodes by number: `batch([k])` is a pure function of the seed and k."""
 
+    cases: tuple[Case, ...]
     slices: Slices
     sampler: Sampler
     seed: int
@@ -144,10 +145,10 @@ class EpisodeSource:
             query_mask=query_mask.float(),
         )
 
-    def resident(self, cases: tuple[Case, ...], device: torch.device) -> "EpisodeSource":
+    def resident(self, device: torch.device) -> "EpisodeSource":
         """The same episodes from slices that are held on a device."""
         names = ("image", self.sampler.array)
-        return replace(self, slices=ResidentSlices(cases, names, device))
+        return replace(self, slices=ResidentSlices(self.cases, names, device))
 
 
 def open_source(
@@ -162,7 +163,7 @@ def open_source(
     else:
         base = {organ: n for organ, n in card.organs.items() if organ not in tested}
         sampler = organ_sampler(cases, allowed, settings, base=base)
-    return EpisodeSource(MappedSlices(cases), sampler, seed)
+    return EpisodeSource(cases, MappedSlices(cases), sampler, seed)
 
 
 def check_cut(card: Card, cases: tuple[Case, ...]) -> None:

@@ -28,6 +28,7 @@ class Slices(Protocol):
     """Where the pixels of training episodes come from."""
 
     device: torch.device
+    size: tuple[int, int]
 
     def take(self, name: str, places: Places) -> Tensor:
         """Slices (..., h, w) of an array of the cases: float32 images, int32 labels."""
@@ -39,6 +40,7 @@ class MappedSlices:
     def __init__(self, cases: tuple[Case, ...]) -> None:
         self.cases = cases
         self.device = torch.device("cpu")
+        self.size = cases[0].meta.shape[1:]
         self.opened: OrderedDict[tuple[str, int], ndarray] = OrderedDict()
 
     def take(self, name: str, places: Places) -> Tensor:
@@ -69,6 +71,7 @@ class ResidentSlices:
         self, cases: tuple[Case, ...], names: tuple[str, ...], device: torch.device
     ) -> None:
         self.device = device
+        self.size = cases[0].meta.shape[1:]
         depths = torch.tensor([case.depth for case in cases])
         self.first = (depths.cumsum(0) - depths).to(device)
         mapped = MappedSlices(cases)
