@@ -15,7 +15,7 @@ from catnet.config import Run, TrainSettings
 from catnet.data.episodes import EpisodeSource, open_source
 from catnet.data.folds import split
 from catnet.data.store import Case, open_cases
-from catnet.engine import Engine, start_engine
+from catnet.engine import start_engine
 from catnet.errors import UserError
 from catnet.journal import Journal, Progress
 from catnet.loading import episodes, place_cases
