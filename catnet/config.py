@@ -137,6 +137,9 @@ class TrainSettings(Strict):
     warmup: int = Field(0, ge=0, description="steps in which the rate rises from zero")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 clips nothing")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass")
+    batch_norm: Literal["batch", "frozen"] = Field(
+        "batch", description="statistics of the encoder: the batch's, or kept as they are"
+    )
     alignment: float = Field(1.0, ge=0, description="weight of the prototype alignment loss")
     early: float = Field(
         1.0, gt=0, le=1, description="weight of a mask's loss relative to that of the next round"
@@ -188,6 +191,13 @@ class MachineSettings(Strict):
     threads: int = Field(
         0, ge=0, le=4096, description="CPU threads of a process; 0 leaves it to torch"
     )
+    loaders: int = Field(
+        1, ge=0, le=256, description="processes that make episodes ahead; 0 makes them in the loop"
+    )
+    cases: Literal["auto", "mapped", "resident"] = Field(
+        "auto", description="training slices: on disk, or on the device; auto: a GPU with room"
+    )
+    compile: bool = Field(False, description="compile the training step (torch.compile)")
     cpu_share: float = Field(1.0, gt=0, le=4096, description="CPUs of a run on a Ray cluster")
     gpu_share: float = Field(
         0.0, ge=0, le=64, description="GPUs of a run there; 0.5 for two on one"

@@ -25,18 +25,24 @@ class Engine:
     rank: int
     world: int
     mixed: bool
+    compiled: bool = False
 
     @property
     def first(self) -> bool:
         """Whether this process speaks and writes."""
         return self.rank == 0
 
+    def place(self, module: nn.Module) -> nn.Module:
+        """`module` on the device; on a GPU its convolutions want the channels last."""
+        layout = torch.channels_last if self.device.type == "cuda" else torch.preserve_format
+        return module.to(self.device, memory_format=layout)
+
     def wrap(self, module: nn.Module) -> nn.Module:
-        """`module`, its gradients averaged over the processes."""
-        if self.world == 1:
-            return module
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids)
+        """`module`, its gradients averaged over the processes, compiled where the run asks."""
+        if self.world > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            module = DistributedDataParallel(module, device_ids=ids)
+        return torch.compile(module) if self.compiled else module
 
     def autocast(self) -> torch.autocast:
         """Mixed precision in bfloat16 where the run asks for it."""
@@ -68,7 +74,8 @@ def start_engine(run: Run) -> Engine:
     if world > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     rank = distributed.get_rank() if world > 1 else 0
-    return Engine(device, rank, world, mixed=run.train.precision == "bfloat16")
+    mixed = run.train.precision == "bfloat16"
+    return Engine(device, rank, world, mixed=mixed, compiled=run.machine.compile)
 
 
 def limit_threads(machine: MachineSettings) -> None:

@@ -27,6 +27,10 @@ class Episode:
         moved = (getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))
         return Episode(*moved)
 
+    def pin_memory(self) -> "Episode":
+        """The same episode where a GPU can fetch it by itself."""
+        return Episode(*(getattr(self, field.name).pin_memory() for field in fields(self)))
+
     def __getitem__(self, which: slice) -> "Episode":
         """Some episodes of the batch."""
         return Episode(*(getattr(self, field.name)[which] for field in fields(self)))

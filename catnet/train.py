@@ -10,16 +10,15 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from catnet.augment import Recipe, augment, draw
 from catnet.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from catnet.config import Run, TrainSettings
 from catnet.data.episodes import EpisodeSource, open_source
 from catnet.data.folds import split
 from catnet.data.store import Case, open_cases
-from catnet.engine import Engine, start_engine
-from catnet.episode import Episode
+from catnet.engine import start_engine
 from catnet.errors import UserError
 from catnet.journal import Journal, Progress
+from catnet.loading import episodes, place_cases
 from catnet.model.loss import Objective
 from catnet.model.networks import initial_model
 from catnet.runs import PROVENANCE, RunFolder, check_unchanged, provenance, write_json
@@ -36,7 +35,8 @@ def train(
     run = folder.run
     cases, source = open_training(folder)
     engine = start_engine(run)
-    objective = build_objective(run).to(engine.device)
+    source = place_cases(source, run, engine=engine)
+    objective = engine.place(build_objective(run))
     optimizer = build_optimizer(objective, run.train)
     done = resume(folder, objective, optimizer, say=say if engine.first else ignore)
     forward = engine.wrap(objective)
@@ -44,8 +44,7 @@ def train(
     if engine.first:
         write_json(folder.path / PROVENANCE, provenance(folder, cases))
 
-    for step in range(done, run.train.steps):
-        episode = training_batch(source, run, engine=engine, step=step)
+    for step, episode in enumerate(episodes(source, run, engine=engine, start=done), start=done):
         set_rate(optimizer, learning_rate(run.train, step))
         with engine.autocast():
             losses = forward(episode)
@@ -87,20 +86,19 @@ def open_training(folder: RunFolder) -> tuple[tuple[Case, ...], EpisodeSource]:
 def build_objective(run: Run) -> Objective:
     """The network with its initial weights, and what it is trained for."""
     model = initial_model(run.model, seed=run.seed)
-    return Objective(model, alignment=run.train.alignment, early=run.train.early).train()
+    objective = Objective(model, alignment=run.train.alignment, early=run.train.early).train()
+    if run.train.batch_norm == "frozen":
+        model.encoder.freeze_statistics()
+    return objective
 
 
 def build_optimizer(objective: Objective, settings: TrainSettings) -> torch.optim.Optimizer:
     """SGD with momentum, or AdamW; the rate is set before every step."""
     parameters = objective.parameters()
+    same = {"lr": settings.rate, "weight_decay": settings.weight_decay, "fused": True}
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=settings.rate, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=settings.rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
+        return torch.optim.AdamW(parameters, **same)
+    return torch.optim.SGD(parameters, momentum=settings.momentum, **same)
 
 
 def resume(
@@ -123,18 +121,6 @@ def resume(
         say(f"going on from step {done} ({path})")
         return done
     return 0
-
-
-def training_batch(source: EpisodeSource, run: Run, *, engine: Engine, step: int) -> Episode:
-    """This process's share of the episodes of a step, augmented on the device."""
-    share = run.train.batch // engine.world
-    first = step * run.train.batch + engine.rank * share
-    generators = [source.generator(number) for number in range(first, first + share)]
-    episode = source.batch(generators)
-    height, width = episode.query.shape[-2:]
-    recipe = Recipe(**run.augment.model_dump())
-    params = draw(recipe, generators, height=height, width=width)
-    return augment(episode.to(engine.device), params.to(engine.device))
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:

@@ -58,7 +58,7 @@ def test_the_masked_map_applied_to_the_values_is_the_output(kept, how, generator
     if kept == "some":
         keep[0, 1:3] = 1  # and nothing in the second episode
     weights = module.attention_map(x, context, keep=keep, how=how)
-    value = module.projections(x, context)[2]
+    value = module.projections(*module.tokens(x, context))[2]
     mixed = (weights @ value).transpose(1, 2).flatten(2)
     expected = module(x, context, keep=keep, how=how)
     torch.testing.assert_close(module.project(mixed).mT.reshape(expected.shape), expected)

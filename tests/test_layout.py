@@ -16,7 +16,7 @@ LAYERS = (  # names in one layer are strangers to each other
     {"question"},
     {"data", "augment", "model"},
     {"checkpoint", "runs", "pictures", "views", "engine"},
-    {"journal", "evaluations"},
+    {"journal", "evaluations", "loading"},
     {"train", "evaluate", "report"},
     {"sweep", "view", "check", "doctor", "predict", "export"},
     {"commands"},

@@ -14,6 +14,7 @@ from catnet.cli import main
 from catnet.config import Run
 from catnet.engine import Engine, choose_device
 from catnet.errors import UserError
+from catnet.loading import training_batch
 from catnet.question import load_run
 from catnet.train import (
     build_objective,
@@ -21,7 +22,6 @@ from catnet.train import (
     learning_rate,
     open_training,
     set_rate,
-    training_batch,
 )
 
 CPU = torch.device("cpu")

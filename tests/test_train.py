@@ -6,13 +6,13 @@ from trials import events_of, log_of, run, scalars_of, weights_of
 from catnet.config import TrainSettings
 from catnet.engine import Engine
 from catnet.errors import UserError
+from catnet.loading import training_batch
 from catnet.model.networks import initial_model
 from catnet.train import (
     build_objective,
     build_optimizer,
     learning_rate,
     open_training,
-    training_batch,
 )
 
 CPU = torch.device("cpu")

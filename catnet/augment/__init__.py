@@ -30,7 +30,8 @@ def augment(episode: Episode, params: Params) -> Episode:
     images = torch.where(on_query, episode.query, support)
     masks = torch.where(on_query, query_mask, episode.support_mask)
     images = adjust_gamma(images, params.gamma)
-    images, masks = warp(images, masks, by=displacement(params))
+    height, width = images.shape[-2:]
+    images, masks = warp(images, masks, by=displacement(params, height=height, width=width))
 
     support = torch.where(on_support, images, support)
     query_mask = torch.where(on_query, masks[:, :1], query_mask)

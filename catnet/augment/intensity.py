@@ -20,8 +20,7 @@ def adjust_gamma(images: Features, gamma: Float[Tensor, " b"]) -> Features:
     changes no bit.
     """
     exponent = rearrange(gamma, "b -> b 1 1 1")
-    low, high = images.aminmax(dim=-1, keepdim=True)
-    low, high = low.amin(dim=-2, keepdim=True), high.amax(dim=-2, keepdim=True)
+    low, high = (edge(dim=(-2, -1), keepdim=True) for edge in (images.amin, images.amax))
     spread = high - low
-    level = (images - low) / spread.clamp_min(torch.finfo(images.dtype).tiny)
-    return torch.where(exponent == 1, images, low + spread * level**exponent)
+    level = (images - low).div_(spread.clamp_min(torch.finfo(images.dtype).tiny))
+    return torch.where(exponent == 1, images, level.pow_(exponent).mul_(spread).add_(low))

@@ -5,7 +5,7 @@ Medical Image Segmentation without Annotation", Ouyang et al., ECCV 2020, arXiv 
 these ranges in "Anomaly Detection-Inspired Few-Shot Medical Image Segmentation Through
 Self-Supervision With Supervoxels", Hansen et al., 2022, arXiv 2203.02048.
 
-    each value ~ U(low, high),  noise ~ U[-1, 1) at every pixel,  side ~ {support, query}
+    each value ~ U(low, high),  noise ~ U[-1, 1) at every node,  side ~ {support, query}
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from torch import Tensor
 from catnet.errors import UserError
 
 NEITHER, SUPPORT, QUERY = range(3)
+FINEST = 0.8  # sigmas between two nodes of the noise: nearer ones add nothing, wider ones show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,8 @@ class Params:
     scale     factor, above one enlarges the content
     alpha     pixels
     sigma     pixels
-    noise     white noise in [-1, 1), not smoothed yet: (right, down) at every pixel
+    spacing   pixels from one node of the noise to the next
+    noise     white noise in [-1, 1), not smoothed yet: (right, down) at every node
     """
 
     side: Integer[Tensor, " b"]
@@ -86,12 +88,17 @@ class Params:
     scale: Float[Tensor, " b"]
     alpha: Float[Tensor, " b"]
     sigma: Float[Tensor, " b"]
-    noise: Float[Tensor, "b 2 h w"]
+    spacing: Float[Tensor, " b"]
+    noise: Float[Tensor, "b 2 i j"]
 
     def to(self, device: torch.device | str) -> "Params":
         """The same draw on another device."""
         moved = (getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))
         return Params(*moved)
+
+    def pin_memory(self) -> "Params":
+        """The same draw where a GPU can fetch it by itself."""
+        return Params(*(getattr(self, field.name).pin_memory() for field in fields(self)))
 
 
 def draw(recipe: Recipe, rngs: Sequence[np.random.Generator], *, height: int, width: int) -> Params:
@@ -101,8 +108,9 @@ def draw(recipe: Recipe, rngs: Sequence[np.random.Generator], *, height: int, wi
     whatever the recipe says: turning one change off leaves the others as they were.
     """
     low, high = bounds(recipe).T
+    spacing = node_spacing(recipe.sigma)
     values = torch.empty(len(rngs), len(low))
-    noise = torch.empty(len(rngs), 2, height, width)
+    noise = torch.empty(len(rngs), 2, -(-height // spacing), -(-width // spacing))
     for rng, its_values, its_noise in zip(rngs, values.numpy(), noise.numpy(), strict=True):
         its_values[:] = rng.uniform(low, high)
         rng.random(out=its_noise, dtype=np.float32)
@@ -117,8 +125,14 @@ def draw(recipe: Recipe, rngs: Sequence[np.random.Generator], *, height: int, wi
         scale=scale,
         alpha=torch.full_like(gamma, recipe.alpha),
         sigma=torch.full_like(gamma, recipe.sigma),
+        spacing=torch.full_like(gamma, spacing),
         noise=noise.mul_(2).sub_(1),
     )
+
+
+def node_spacing(sigma: float) -> int:
+    """Pixels between two nodes of noise that a Gaussian of `sigma` pixels smooths."""
+    return max(1, int(FINEST * sigma))
 
 
 def bounds(recipe: Recipe) -> Float[np.ndarray, "8 2"]:

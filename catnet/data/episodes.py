@@ -7,18 +7,21 @@ in that order, each evenly, so a large case or a large supervoxel is not seen mo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Integer
+from einops import rearrange
+from jaxtyping import Bool, Int64, Integer
 from numpy import ndarray
 from numpy.random import Generator
+from torch import Tensor
 
 from catnet.config import DataSettings
 from catnet.data.card import Card
 from catnet.data.folds import training_slices
+from catnet.data.slices import MappedSlices, ResidentSlices, Slices
 from catnet.data.store import Case
 from catnet.episode import Episode
 from catnet.errors import UserError
@@ -91,10 +94,24 @@ class OrganSampler:
 
 
 @dataclass(frozen=True)
+class Draws:
+    """A batch of episodes as numbers, on the CPU: labels (b), places of supports and queries."""
+
+    label: Int64[Tensor, " b"]
+    support: Int64[Tensor, "b s 2"]
+    query: Int64[Tensor, "b 2"]
+
+    def pin_memory(self) -> "Draws":
+        """The same numbers where a GPU can fetch them by itself."""
+        return Draws(self.label.pin_memory(), self.support.pin_memory(), self.query.pin_memory())
+
+
+@dataclass(frozen=True)
 class EpisodeSource:
     """Training episodes by number: `batch([k])` is a pure function of the seed and k."""
 
     cases: tuple[Case, ...]
+    slices: Slices
     sampler: Sampler
     seed: int
 
@@ -103,30 +120,35 @@ class EpisodeSource:
         return np.random.default_rng([self.seed, episode])
 
     def batch(self, generators: Sequence[Generator]) -> Episode:
-        """One episode from each generator, unaugmented, on the CPU."""
+        """One episode from each generator, unaugmented, where the slices lie."""
+        return self.read(self.draw(generators))
+
+    def draw(self, generators: Sequence[Generator]) -> Draws:
+        """One episode from each generator, as numbers."""
         draws = [self.sampler(generator) for generator in generators]
-        support = [[self.read("image", place) for place in draw.support] for draw in draws]
-        support_mask = [
-            [self.read(self.sampler.array, place) == draw.label for place in draw.support]
-            for draw in draws
-        ]
-        query = [self.read("image", draw.query) for draw in draws]
-        query_mask = [self.read(self.sampler.array, draw.query) == draw.label for draw in draws]
-        return Episode(
-            support=stacked(support).unsqueeze(2),
-            support_mask=stacked(support_mask),
-            query=stacked(query).unsqueeze(1),
-            query_mask=stacked(query_mask),
+        return Draws(
+            torch.tensor([draw.label for draw in draws]),
+            torch.tensor([[astuple(place) for place in draw.support] for draw in draws]),
+            torch.tensor([astuple(draw.query) for draw in draws]),
         )
 
-    def read(self, name: str, place: Place) -> ndarray:
-        """One slice of an array of a case."""
-        return self.cases[place.case].array(name)[place.slice]
+    def read(self, draws: Draws) -> Episode:
+        """The slices and masks of the episodes, where the slices lie."""
+        label = draws.label.to(self.slices.device, non_blocking=True)
+        labels = self.sampler.array
+        support_mask = self.slices.take(labels, draws.support) == rearrange(label, "b -> b 1 1 1")
+        query_mask = self.slices.take(labels, draws.query) == rearrange(label, "b -> b 1 1")
+        return Episode(
+            support=rearrange(self.slices.take("image", draws.support), "b s h w -> b s 1 h w"),
+            support_mask=support_mask.float(),
+            query=rearrange(self.slices.take("image", draws.query), "b h w -> b 1 h w"),
+            query_mask=query_mask.float(),
+        )
 
-
-def stacked(slices: Sequence) -> Float[torch.Tensor, "..."]:
-    """Nested lists of slices as one float tensor."""
-    return torch.from_numpy(np.asarray(slices, dtype=np.float32))
+    def resident(self, device: torch.device) -> "EpisodeSource":
+        """The same episodes from slices that are held on a device."""
+        names = ("image", self.sampler.array)
+        return replace(self, slices=ResidentSlices(self.cases, names, device))
 
 
 def open_source(
@@ -141,7 +163,7 @@ def open_source(
     else:
         base = {organ: n for organ, n in card.organs.items() if organ not in tested}
         sampler = organ_sampler(cases, allowed, settings, base=base)
-    return EpisodeSource(cases, sampler, seed)
+    return EpisodeSource(cases, MappedSlices(cases), sampler, seed)
 
 
 def check_cut(card: Card, cases: tuple[Case, ...]) -> None:

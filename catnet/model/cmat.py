@@ -121,6 +121,8 @@ class CrossAttention(nn.Module):
             return self.attention(x, context, keep=context_kept, how=self.mask_how)
         if self.mask_on == "keys":
             context = erase(context, kept=context_kept, how=self.mask_how)
+        if self.mask_on == "queries" and isinstance(self.attention, MaskedAttention):
+            return self.attention(x, context, receive=kept)
         attended = self.receive(x, context)
         if self.mask_on == "queries":
             return attended * rearrange(kept, "b h w -> b 1 h w")

@@ -69,6 +69,12 @@ class Encoder(nn.Module):
         *_, second, third, self.deep_channels = self.backbone.out_channels
         self.reduce = nn.Conv2d(second + third, dim, 1)
 
+    def freeze_statistics(self) -> None:
+        """Normalize by the statistics that the backbone holds, and leave them as they are."""
+        for module in self.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
     def forward(self, images: Images) -> Encoded:
         """Encode slices whose height and width are multiples of 32."""
         if images.shape[-2] % 32 or images.shape[-1] % 32:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.model.encoder import Encoded
+from catnet.model.kept import kept_tokens
 from catnet.model.ops import masked_average, over_shots, spread, to_unit_range
 from catnet.types import Features, Map
 
@@ -58,9 +59,12 @@ def similarity_prior(
 
     A token is foreground where the mask covers any of it. Without foreground the prior is zero.
     """
-    support = F.normalize(rearrange(support, "b s c h w -> b c (s h w)").float(), dim=1)
+    tokens = rearrange(support, "b s c h w -> b (s h w) c")
+    foreground = rearrange(share, "b s h w -> b (s h w)") > 0
+    kept = kept_tokens(foreground.float())
+    if kept is not None:
+        tokens, foreground = kept.of(tokens), kept.counts
     normal = F.normalize(query.float(), dim=1)
-    cosine = einsum(normal, support, "b c h w, b c n -> b h w n")
-    foreground = rearrange(share, "b s h w -> b 1 1 (s h w)") > 0
-    best = cosine.masked_fill(~foreground, -1.0).amax(dim=-1)
+    cosine = einsum(normal, F.normalize(tokens.float(), dim=-1), "b c h w, b n c -> b h w n")
+    best = cosine.masked_fill(~rearrange(foreground, "b n -> b 1 1 n"), -1.0).amax(dim=-1)
     return to_unit_range(best)

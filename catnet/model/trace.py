@@ -87,8 +87,9 @@ class Trace:
     def look_across(
         self, mechanism: nn.Module, given: tuple, options: dict, result: Features
     ) -> None:
-        """A cross attention; the query comes last and remains."""
-        self.rounds[-1].across = Call(mechanism, given, options)
+        """A cross attention; the query comes last and remains. Who receives is in `receives`."""
+        weighs = {name: value for name, value in options.items() if name != "receive"}
+        self.rounds[-1].across = Call(mechanism, given, weighs)
 
     def close_round(self, cmat: Round, given: tuple, result: tuple) -> None:
         """What a round left, and where."""

@@ -3,17 +3,18 @@ import pytest
 import torch
 from scipy import ndimage
 
-from catnet.augment.recipe import SUPPORT, Params
-from catnet.augment.spatial import displacement, elastic, warp
+from catnet.augment.recipe import SUPPORT, Params, node_spacing
+from catnet.augment.spatial import displacement, smooth, warp
 
 AFFINE = ("rotation", "right", "down", "shear", "scale")
 STILL = {"rotation": 0.0, "right": 0.0, "down": 0.0, "shear": 0.0, "scale": 1.0, "alpha": 0.0}
 
 
-def params(*, height, width, sigma=3.0, seed=0, **changes):
-    """One episode's draw that changes only what is named."""
+def params(*, height, width, sigma=3.0, spacing=1, seed=0, **changes):
+    """One episode's draw that changes only what is named; noise at every pixel."""
     value = {name: torch.tensor([number]) for name, number in (STILL | changes).items()}
-    noise = np.random.default_rng(seed).random((1, 2, height, width), dtype=np.float32)
+    nodes = (1, 2, -(-height // spacing), -(-width // spacing))
+    noise = np.random.default_rng(seed).random(nodes, dtype=np.float32)
     return Params(
         side=torch.tensor([SUPPORT]),
         gamma=torch.ones(1),
@@ -23,6 +24,7 @@ def params(*, height, width, sigma=3.0, seed=0, **changes):
         scale=value["scale"],
         alpha=value["alpha"],
         sigma=torch.tensor([sigma]),
+        spacing=torch.tensor([float(spacing)]),
         noise=torch.from_numpy(2 * noise - 1),
     )
 
@@ -38,9 +40,21 @@ def center_of(image):
     return ndimage.center_of_mass(image[0, 0].numpy())
 
 
+def displaced(drawn):
+    """The displacement of a draw with noise at every pixel."""
+    height, width = drawn.noise.shape[-2:]
+    return displacement(drawn, height=height, width=width)
+
+
+def elastic(drawn):
+    """The elastic part alone, over as many pixels as there are nodes: (b, 2, h, w)."""
+    height, width = drawn.noise.shape[-2:]
+    return drawn.alpha[0] * smooth(drawn.noise, drawn, height=height, width=width)
+
+
 def moved(image, **changes):
     drawn = params(height=image.shape[-2], width=image.shape[-1], **changes)
-    return warp(image, (image > 0.5).float(), by=displacement(drawn))
+    return warp(image, (image > 0.5).float(), by=displaced(drawn))
 
 
 @pytest.mark.parametrize(("right", "down"), [(3.0, 0.0), (0.0, -5.0), (-4.0, 2.0)])
@@ -48,7 +62,7 @@ def test_a_shift_by_whole_pixels_moves_right_and_down(right, down, generator):
     image = torch.rand(1, 2, 21, 34, generator=generator)
     mask = (image > 0.5).float()
     drawn = params(height=21, width=34, right=right, down=down)
-    got_image, got_mask = warp(image, mask, by=displacement(drawn))
+    got_image, got_mask = warp(image, mask, by=displaced(drawn))
     shifts = (int(down), int(right))
     kept = tuple(
         slice(max(step, 0), size + min(step, 0))
@@ -63,7 +77,7 @@ def test_a_shift_by_whole_pixels_moves_right_and_down(right, down, generator):
 def test_beyond_the_border_lies_the_minimum_of_each_slice_and_no_mask(generator):
     image = torch.rand(1, 2, 16, 16, generator=generator) + torch.tensor([-4.0, 7.0])[:, None, None]
     drawn = params(height=16, width=16, right=5.0)
-    got_image, got_mask = warp(image, torch.ones_like(image), by=displacement(drawn))
+    got_image, got_mask = warp(image, torch.ones_like(image), by=displaced(drawn))
     floor = image.amin(dim=(-2, -1))[..., None, None].expand(1, 2, 16, 5)
     torch.testing.assert_close(got_image[..., :5], floor)
     assert (got_mask[..., :5] == 0).all()
@@ -123,7 +137,7 @@ def test_the_warp_equals_its_equation_written_slowly(seed):
         mode="grid-constant",
         cval=image.min().item(),
     )
-    got, _ = warp(image[None, None], image[None, None], by=displacement(drawn))
+    got, _ = warp(image[None, None], image[None, None], by=displaced(drawn))
     np.testing.assert_allclose(got[0, 0].numpy(), expected, atol=1e-4)
 
 
@@ -136,7 +150,7 @@ def test_elastic_equals_the_filter_of_scipy(height, width, sigma):
     for direction in range(2):
         noise = drawn.noise[0, direction].numpy()
         expected = 10 * ndimage.gaussian_filter(noise, sigma, mode="constant")
-        np.testing.assert_allclose(got[..., direction], expected, atol=2e-3)
+        np.testing.assert_allclose(got[direction], expected, atol=2e-3)
 
 
 def test_elastic_moves_as_far_as_the_usual_recipe_does():
@@ -152,10 +166,43 @@ def test_elastic_moves_as_far_as_the_usual_recipe_does():
     assert got == pytest.approx(10 * 3**-0.5 / (2 * 5 * np.pi**0.5), rel=0.06)
 
 
+def fields_of(*, spacing, count=120, size=72, sigma=5.0):
+    """The middle of many elastic fields, away from the border: (count, h, w)."""
+    drawn = [
+        params(height=size, width=size, sigma=sigma, spacing=spacing, seed=seed)
+        for seed in range(count)
+    ]
+    fields = [smooth(each.noise, each, height=size, width=size)[0, 0] for each in drawn]
+    return torch.stack(fields)[:, 20:-20, 20:-20].double()
+
+
+def test_noise_on_a_lattice_gives_fields_of_the_same_statistics():
+    """Variance, covariance by distance and tails are those of noise at every pixel."""
+    assert node_spacing(5.0) == 4
+    every, few = fields_of(spacing=1), fields_of(spacing=node_spacing(5.0))
+    theory = 3**-0.5 / (2 * 5 * np.pi**0.5)
+    for fields in (every, few):
+        assert fields.std().item() == pytest.approx(theory, rel=0.04)
+        for distance in (2, 5, 8):
+            product = (fields[..., distance:] * fields[..., :-distance]).mean() / theory**2
+            assert product.item() == pytest.approx(np.exp(-(distance**2) / 100), abs=0.06)
+    assert (few**4).mean() / few.var() ** 2 == pytest.approx(3, abs=0.25)
+    # The lattice shows nowhere: no pixel of a cell moves more than another.
+    by_phase = torch.stack(
+        [few[:, row::4, column::4].std() for row in range(4) for column in range(4)]
+    )
+    assert by_phase.max() / by_phase.min() < 1.1
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.0])
+def test_a_narrow_gaussian_keeps_noise_at_every_pixel(sigma):
+    assert node_spacing(sigma) == 1
+
+
 @pytest.mark.parametrize("size", [(64, 64), (96, 70)])
 def test_no_displacement_changes_no_bit(size, generator):
     image = torch.randn(1, 2, *size, generator=generator)
-    field = displacement(params(height=size[0], width=size[1]))
+    field = displaced(params(height=size[0], width=size[1]))
     assert torch.equal(field, torch.zeros_like(field))
     got_image, got_mask = warp(image, (image > 0).float(), by=field)
     assert torch.equal(got_image, image)
@@ -171,7 +218,7 @@ def test_image_and_mask_move_together(seed):
     low, high = [-5, -5, -5, -5, 0.9], [5, 5, 5, 5, 1.2]
     affine = dict(zip(AFFINE, rng.uniform(low, high).tolist(), strict=True))
     drawn = params(height=256, width=256, sigma=5.0, alpha=10.0, seed=seed, **affine)
-    got_image, got_mask = warp(image, image, by=displacement(drawn))
+    got_image, got_mask = warp(image, image, by=displaced(drawn))
     assert set(got_mask.unique().tolist()) == {0.0, 1.0}
     thresholded = (got_image > 0.5).float()
     dice = 2 * (thresholded * got_mask).sum() / (thresholded.sum() + got_mask.sum())

@@ -186,7 +186,8 @@ def test_an_episode_with_empty_masks_does_not_trouble_its_neighbor(mask_on, mask
     expected = module(streams)[:2]
     streams.support_kept[0], streams.query_kept[0] = 0, 0
     for got, before in zip(module(streams)[:2], expected, strict=True):
-        assert torch.equal(got[1], before[1])
+        # As many tokens are gathered as the fullest episode keeps, so sums may round otherwise.
+        torch.testing.assert_close(got[1], before[1], rtol=1e-12, atol=1e-12)
         assert not torch.allclose(got[0], before[0])
 
 

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.model.attention.layers import Heads, Mechanism, check_heads, seen
-from catnet.types import Context, Features
+from catnet.model.kept import kept_tokens
+from catnet.types import Context, Features, Map
 
 
 class MaskedAttention(Mechanism):
@@ -52,34 +53,56 @@ class MaskedAttention(Mechanism):
         x: Features,
         context: Context | None = None,
         *,
+        receive: Map | None = None,
         keep: Float[Tensor, "b i j"] | None = None,
         how: Literal["multiply", "bias"] = "multiply",
     ) -> Features:
         """Attend from every position of `x` to the positions of `context` (default: `x` itself).
 
-        `keep` is a map in {0, 1} of context's height and width; without any kept position the
-        attended value is zero, never NaN.
+        `receive` is a map in {0, 1} over `x`: where it is 0 the result is. `keep` is one of
+        context's height and width; without any kept position the attended value is zero, never NaN.
         """
-        height = x.shape[-2]
-        query, key, value = self.projections(x, context)
+        tokens, seen_tokens = self.tokens(x, context)
+        receiving = None if receive is None else kept_tokens(receive.flatten(1))
+        if receiving is not None:
+            tokens = receiving.of(tokens)
+        if keep is not None:
+            keep = keep.flatten(1)
+            kept = kept_tokens(keep) if how == "bias" else None
+            if kept is not None:
+                seen_tokens, keep = kept.of(seen_tokens), kept.counts.to(keep)
+        attended = self.attend(tokens, seen_tokens, keep=keep, how=how)
+        if receiving is not None:
+            attended = receiving.back(attended, tokens=x.shape[-2] * x.shape[-1])
+        received = rearrange(attended, "b (h w) c -> b c h w", h=x.shape[-2])
+        if receive is None or receiving is not None:
+            return received
+        return received * rearrange(receive, "b h w -> b 1 h w")
+
+    def attend(
+        self, tokens: Tensor, context: Tensor, *, keep: Float[Tensor, "b m"] | None, how: str
+    ) -> Float[Tensor, "b n c"]:
+        """What tokens (b, n, c) receive from those of the context (b, m, c) that are kept."""
+        query, key, value = self.projections(tokens, context)
         bias = None
         if keep is not None:
-            kept = rearrange(keep, "b i j -> b 1 (i j) 1").to(value.dtype)
-            value = value * kept
+            value = value * rearrange(keep, "b m -> b 1 m 1").to(value.dtype)
             if how == "bias":
-                bias = exclude(rearrange(keep, "b i j -> b 1 1 (i j)"), like=query)
+                bias = exclude(rearrange(keep, "b m -> b 1 1 m"), like=query)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        attended = rearrange(attended, "b heads n d -> b n (heads d)")
-        return rearrange(self.project(attended), "b (h w) c -> b c h w", h=height)
+        return self.project(rearrange(attended, "b heads n d -> b n (heads d)"))
 
-    def projections(self, x: Features, context: Context | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries of `x`, keys and values of the context, each (b, heads, tokens, d)."""
+    def tokens(self, x: Features, context: Context | None) -> tuple[Tensor, Tensor]:
+        """The positions of `x` (b, n, c) and of its context (b, m, c), row by row."""
         context = seen(x, context)
-        query = self.query(rearrange(x, "b c h w -> b (h w) c"))
-        key, value = self.key_value(rearrange(context, "b c i j -> b (i j) c")).chunk(2, dim=-1)
+        return rearrange(x, "b c h w -> b (h w) c"), rearrange(context, "b c i j -> b (i j) c")
+
+    def projections(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of the tokens, keys and values of the context, each (b, heads, tokens, d)."""
+        key, value = self.key_value(context).chunk(2, dim=-1)
         query, key, value = (
             rearrange(part, "b n (heads d) -> b heads n d", heads=self.heads)
-            for part in (query, key, value)
+            for part in (self.query(tokens), key, value)
         )
         return query, key, value
 
@@ -96,7 +119,7 @@ class MaskedAttention(Mechanism):
         Rows sum to one without `keep` or with `how` bias, else to the share that the kept
         positions have of the softmax; to zero where no position is kept.
         """
-        query, key, _ = self.projections(x, context)
+        query, key, _ = self.projections(*self.tokens(x, context))
         logits = query @ key.mT / query.shape[-1] ** 0.5
         if keep is None:
             return logits.softmax(dim=-1)
