@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from catnet.bench.fits import Curve
 from catnet.bench.pairs import Row
+from catnet.bench.pictures import draw_curve
 from catnet.bench.speed import Speed
-from catnet.bench.table import markdown_rows, speed_lines
+from catnet.bench.table import markdown_curves, markdown_rows, speed_lines
 from catnet.files import write_text
+from catnet.report.style import svg
 from catnet.runs import write_json
 
 ABOUT = """\
@@ -18,6 +21,11 @@ pair, measured right after each other; above 1 the library needs less. Medians, 
 pair."""
 
 
+GROWTH = """\
+The exponent of a power law over the upper half of the range, with its 95 % interval; of every point
+the quickest repetition. Small networks, so that what surrounds them shows."""
+
+
 @dataclass(frozen=True)
 class Found:
     """Everything that was measured."""
@@ -26,14 +34,23 @@ class Found:
     size: str
     rows: list[Row] = field(default_factory=list)
     speed: Speed | None = None
+    curves: list[Curve] = field(default_factory=list)
 
 
-def write_found(folder: Path, found: Found) -> tuple[Path, Path]:
-    """Write both files; where they are."""
+def write_found(folder: Path, found: Found) -> tuple[Path, ...]:
+    """Write both files, and a picture a curve; where they are."""
     data, text = folder / "bench.json", folder / "bench.md"
     write_json(data, as_data(found))
+    pictures = [folder / picture_name(curve) for curve in found.curves]
+    for path, curve in zip(pictures, found.curves, strict=True):
+        write_text(path, svg(draw_curve(curve)))
     write_text(text, as_markdown(found))
-    return data, text
+    return data, text, *pictures
+
+
+def picture_name(curve: Curve) -> str:
+    """The file of a curve's picture."""
+    return f"{curve.name}.svg"
 
 
 def as_data(found: Found) -> dict[str, object]:
@@ -43,6 +60,7 @@ def as_data(found: Found) -> dict[str, object]:
         "size": found.size,
         "rows": [row.summary() for row in found.rows],
         "speed": found.speed.summary() if found.speed else None,
+        "curves": [curve.summary() for curve in found.curves],
     }
 
 
@@ -53,6 +71,9 @@ def as_markdown(found: Found) -> str:
         parts += [ABOUT, markdown_rows(found.rows)]
     if found.speed:
         parts.append("\n".join(f"- {line}" for line in speed_lines(found.speed)))
+    if found.curves:
+        pictures = [f"![{curve.name}]({picture_name(curve)})" for curve in found.curves]
+        parts += ["# How cost grows", GROWTH, markdown_curves(found.curves), *pictures]
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,10 +6,12 @@ from statistics import median
 from rich import box
 from rich.table import Table
 
+from catnet.bench.fits import Curve
 from catnet.bench.pairs import Row
 from catnet.bench.speed import Speed
 
 HEAD = ("what", "plain", "library", "ratio", "min to max", "pairs")
+CURVE_HEAD = ("cost of", "over", "from, to", "exponent", "interval", "grows")
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -61,6 +63,35 @@ def speed_lines(speed: Speed) -> list[str]:
         for one in speed.reaches
     ]
     return lines
+
+
+def curve_cells(curve: Curve) -> tuple[str, ...]:
+    """One line: the range, the costs at its ends, the exponent with its interval."""
+    fit, costs = curve.fit, curve.quickest
+    return (
+        curve.cost,
+        f"{curve.places[0]:g} to {curve.places[-1]:g} {curve.over}",
+        f"{amount(costs[0], 's')} to {amount(costs[-1], 's')}",
+        f"{fit.exponent:.2f}",
+        f"{fit.low:.2f} to {fit.high:.2f}",
+        curve.verdict,
+    )
+
+
+def terminal_curves(curves: Sequence[Curve]) -> Table:
+    """For a terminal."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for number, name in enumerate(CURVE_HEAD):
+        table.add_column(name, justify="left" if number < 2 else "right")
+    for curve in curves:
+        table.add_row(*curve_cells(curve))
+    return table
+
+
+def markdown_curves(curves: Sequence[Curve]) -> str:
+    """The same with the sentences that explain the curves."""
+    lines = [(*curve_cells(curve), curve.because) for curve in curves]
+    return markdown_table([*CURVE_HEAD, "because"], lines)
 
 
 def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
