@@ -62,11 +62,12 @@ def growing_store(scene: Scene) -> list[Curve]:
 
 def add_cases(scene: Scene, card: Card, count: int) -> None:
     """Fill the store of a card up to `count` cases, whose arrays are links to the scene's."""
+    sources = [case.folder for case in scene.cases]
     for number in range(count):
         folder = case_folder(card, str(number))
         if folder.exists():
             continue
-        shutil.copytree(scene.cases[number % CASES].folder, folder, copy_function=os.link)
+        shutil.copytree(sources[number % CASES], folder, copy_function=os.link)
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         write_text(folder / "meta.json", json.dumps(meta | {"case": str(number)}))
 
