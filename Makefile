@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 BROWSERS := chromium chromium-browser google-chrome
 
-.PHONY: demo test lint install browser clean
+.PHONY: demo bench test lint install browser clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
@@ -16,6 +16,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	PATH="$(abspath $(BIN)):$$PATH" scripts/demo.sh
+
+bench: install
+	$(BIN)/catnet bench --curves -o artifacts/bench
 
 test: install lint browser
 	CATNET_ARTEFACTS="$${CATNET_ARTEFACTS:-artifacts}" $(BIN)/pytest -n auto --dist worksteal

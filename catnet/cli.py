@@ -38,6 +38,7 @@ COMMANDS = {
     "similarity": "how much every round of a trained run still changes the query feature",
     "doctor": "what may keep this from working here, and what to do about it",
     "zoo": "options, parameters, multiply-adds, memory and time of every attention mechanism",
+    "bench": "speed and memory against a plain reference, pair by pair",
 }
 
 DESCRIPTION = """\

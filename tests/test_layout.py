@@ -19,6 +19,7 @@ LAYERS = (  # names in one layer are strangers to each other
     {"journal", "evaluations", "loading"},
     {"train", "evaluate", "report"},
     {"sweep", "view", "check", "doctor", "predict", "export"},
+    {"bench"},
     {"commands"},
     {"cli"},
     {"__main__"},

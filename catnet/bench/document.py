@@ -1,0 +1,89 @@
+"""What a benchmark leaves behind: `bench.json` with every sample, `bench.md` for a reader."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from catnet.bench.fits import Curve
+from catnet.bench.pairs import Row
+from catnet.bench.pictures import draw_curve
+from catnet.bench.speed import Speed
+from catnet.bench.table import markdown_curves, markdown_rows, speed_lines
+from catnet.files import write_text
+from catnet.report.style import svg
+from catnet.runs import write_json
+
+ABOUT = """\
+Plain is what the public code of the field does, of the same weights: one episode at a time in
+float32, augmented on the CPU in float64, support and query encoded apart, attention as two matrix
+products, every slice and organ of a volume by a call of its own. A ratio is plain to library of one
+pair, measured right after each other; above 1 the library needs less. Medians, smallest and largest
+pair."""
+
+
+GROWTH = """\
+The exponent of a power law over the upper half of the range, with its 95 % interval; of every point
+the quickest repetition. Small networks, so that what surrounds them shows."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything that was measured."""
+
+    machine: Mapping[str, object]
+    size: str
+    rows: list[Row] = field(default_factory=list)
+    speed: Speed | None = None
+    curves: list[Curve] = field(default_factory=list)
+
+
+def write_found(folder: Path, found: Found) -> tuple[Path, ...]:
+    """Write both files, and a picture a curve; where they are."""
+    data, text = folder / "bench.json", folder / "bench.md"
+    write_json(data, as_data(found))
+    pictures = [folder / picture_name(curve) for curve in found.curves]
+    for path, curve in zip(pictures, found.curves, strict=True):
+        write_text(path, svg(draw_curve(curve)))
+    write_text(text, as_markdown(found))
+    return data, text, *pictures
+
+
+def picture_name(curve: Curve) -> str:
+    """The file of a curve's picture."""
+    return f"{curve.name}.svg"
+
+
+def as_data(found: Found) -> dict[str, object]:
+    """Every sample, and what it was measured on."""
+    return {
+        "machine": dict(found.machine),
+        "size": found.size,
+        "rows": [row.summary() for row in found.rows],
+        "speed": found.speed.summary() if found.speed else None,
+        "curves": [curve.summary() for curve in found.curves],
+    }
+
+
+def as_markdown(found: Found) -> str:
+    """For a reader."""
+    parts = [f"# Speed ({found.size} size)", machine_line(found.machine)]
+    if found.rows:
+        parts += [ABOUT, markdown_rows(found.rows)]
+    if found.speed:
+        parts.append("\n".join(f"- {line}" for line in speed_lines(found.speed)))
+    if found.curves:
+        pictures = [f"![{curve.name}]({picture_name(curve)})" for curve in found.curves]
+        parts += ["# How cost grows", GROWTH, markdown_curves(found.curves), *pictures]
+    return "\n\n".join(parts) + "\n"
+
+
+def machine_line(machine: Mapping[str, object]) -> str:
+    """What it was measured on, in one paragraph."""
+    units: Sequence[str] = machine["instructions"]
+    gpu = f", {machine['gpu']}" if machine["gpu"] else ""
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {', '.join(units) or 'no vector units known'}"
+        f"{gpu}, {machine['memory_gib']} GiB; torch {machine['torch']}, {machine['threads']} "
+        f"threads; commit {machine['commit']}, {machine['date']}, load {machine['load']:.1f} at "
+        f"the start: `{machine['command']}`"
+    )

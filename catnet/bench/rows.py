@@ -1,0 +1,199 @@
+"""The rows of the table by name: what is measured on both sides, in pairs.
+
+A row is a function of a scene that gives one or several `Row`s, and a line in `ROWS`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from catnet.bench.memory import (
+    DEEP,
+    EVALUATION,
+    LIBRARY,
+    MOST,
+    PLAIN,
+    TRAINING,
+    deepen,
+    peak_memory,
+)
+from catnet.bench.pairs import Row, in_pairs, paired_row, part_rows
+from catnet.bench.plain_evaluation import plain_volume
+from catnet.bench.plain_volumes import plain_prepared, plain_supervoxels
+from catnet.bench.scene import Scene
+from catnet.bench.sides import LibrarySide, PlainSide, timed_episode
+from catnet.bench.volumes import evaluation_model, library_masks, library_predictor
+from catnet.config import ModelSettings, TrainSettings
+from catnet.data.phantom import draw_phantom
+from catnet.data.prepare import prepare_case
+from catnet.data.supervoxels import purity, supervoxels
+from catnet.model.measure import seconds
+
+OTHER = "another network than the plain side's, which is the default one: what the setting saves"
+
+
+def sampling(scene: Scene) -> list[Row]:
+    """An episode drawn, read and augmented."""
+    plain, library = PlainSide.of(scene), LibrarySide.of(scene)
+    row = paired_row(
+        "sampling and augmentation, an episode",
+        lambda step: seconds(lambda: plain.draw(step), scene.device),
+        lambda step: seconds(lambda: library.draw(step), scene.device),
+        pairs=4 * scene.size.repeats,
+    )
+    return [row]
+
+
+def training(scene: Scene) -> list[Row]:
+    """Every part of a training step, batch 1, float32."""
+    plain, library = PlainSide.of(scene), LibrarySide.of(scene)
+    found = in_pairs(
+        partial(timed_episode, plain), partial(timed_episode, library), **some(scene, most=4)
+    )
+    return part_rows(list(found), name="training, float32, batch 1")
+
+
+def training_with(name: str, *settings: str, note: str = "") -> Callable[[Scene], list[Row]]:
+    """A row of whole training episodes of the library with other settings; plain stays as it is."""
+
+    def measure(scene: Scene) -> list[Row]:
+        plain, library = PlainSide.of(scene), LibrarySide.of(scene, *settings)
+        row = paired_row(
+            f"training, {name}: whole episode",
+            lambda step: timed_episode(plain, step)["whole episode"],
+            lambda step: timed_episode(library, step)["whole episode"],
+            **some(scene, most=2),
+            note=note,
+        )
+        return [row]
+
+    return measure
+
+
+def frozen(scene: Scene) -> list[Row]:
+    """Training with the encoder's batch norm frozen, where there is a setting for it."""
+    setting = frozen_setting()
+    if setting is None:
+        return []
+    note = "the encoder's batch norm by kept statistics; the plain side's by those of the batch"
+    return training_with("float32, batch 1, frozen batch norm", setting, note=note)(scene)
+
+
+def frozen_setting() -> str | None:
+    """The override that freezes batch norm: the setting whose name says so."""
+    for group, settings in (("model", ModelSettings), ("train", TrainSettings)):
+        for name, field in settings.model_fields.items():
+            if ("frozen" in name or "freeze" in name) and field.annotation is bool:
+                return f"{group}.{name}=true"
+    return None
+
+
+def evaluation(scene: Scene) -> list[Row]:
+    """A volume segmented for all organs, under either protocol."""
+    query, support = scene.cases[:2]
+    organs = scene.card.organs
+    model = evaluation_model(scene.run()).to(scene.device)
+    predictor = library_predictor(scene.run(), scene)
+    rows = []
+    for protocol in ("EP1", "EP2"):
+        plain = partial(
+            *(plain_volume, model, query.folder, support.folder), organs=organs, protocol=protocol
+        )
+        library = partial(
+            *(library_masks, predictor, query, support), organs=organs, protocol=protocol
+        )
+        name = f"evaluation, {query.depth} slices, {len(organs)} organs, {protocol}"
+        plain(most=1), library()  # to warm up, the long way once is enough
+        rows.append(
+            paired_row(
+                name,
+                lambda _, work=plain: seconds(work, scene.device),
+                lambda _, work=library: seconds(work, scene.device),
+                **(some(scene, most=2) | {"warm": 0}),
+            )
+        )
+    return rows
+
+
+def cutting(scene: Scene) -> list[Row]:
+    """Supervoxels of one volume; the note says how pure those of either side are."""
+    plane, least = scene.size.plane, scene.size.min_size
+    phantom = draw_phantom("MR", seed=1, case=1, size=(plane, plane, scene.size.cut))
+    volume, label = (np.ascontiguousarray(x.T) for x in (phantom.image, phantom.label))
+    labels = {}
+
+    def timed(name: str, cut: Callable[..., np.ndarray]) -> float:
+        def work() -> None:
+            labels[name] = cut(volume, min_size=least)
+
+        return seconds(work, scene.device)
+
+    row = paired_row(
+        "supervoxels, " + " x ".join(map(str, volume.shape)),
+        lambda _: timed("plain", plain_supervoxels),
+        lambda _: timed("library", supervoxels),
+        pairs=scene.size.repeats,
+    )
+    pure = {
+        name: np.mean(list(purity(found, label, scene.card.organs).values()))
+        for name, found in labels.items()
+    }
+    note = ", ".join(f"{name} {100 * value:.1f} %" for name, value in pure.items())
+    return [Row(row.name, row.unit, row.plain, row.fast, f"mean purity: {note}")]
+
+
+def preparing(scene: Scene) -> list[Row]:
+    """A case read, resampled, clipped and z-scored; nothing is written."""
+    files = [scene.raw / f"{kind}_1.nii.gz" for kind in ("image", "label")]
+    card, raw = scene.card, scene.size.raw
+    row = paired_row(
+        f"prepare a case, {raw} x {raw} x {scene.size.depth}",
+        lambda _: seconds(lambda: plain_prepared(card, *files), scene.device),
+        lambda _: seconds(lambda: prepare_case(card, *files), scene.device),
+        pairs=scene.size.repeats,
+        note="plain: cubic interpolation; library: linear, and what it checks of the files",
+    )
+    return [row]
+
+
+def memory(scene: Scene) -> list[Row]:
+    """Peak memory of processes that do one thing each."""
+    deepen(scene)
+    depth, plane = scene.size.deep
+    cut = f"plain: ended after {MOST} slices an organ, of which it keeps nothing"
+    works = {
+        TRAINING: ("training, batch 1", ""),
+        EVALUATION: (f"evaluation, {scene.size.depth} slices", cut),
+        DEEP: (f"evaluation, {depth} slices of {plane} x {plane}, one organ", cut),
+    }
+    return [
+        paired_row(
+            f"peak memory: {name}",
+            lambda _, work=work: peak_memory(PLAIN, work, scene),
+            lambda _, work=work: peak_memory(LIBRARY, work, scene),
+            **{"pairs": 1, "warm": 0, "unit": "MiB", "note": note},
+        )
+        for work, (name, note) in works.items()
+    ]
+
+
+def some(scene: Scene, *, most: int) -> dict[str, int]:
+    """How many pairs of a long measurement, and one to warm up."""
+    return {"pairs": min(most, scene.size.repeats), "warm": 1}
+
+
+ROWS: dict[str, Callable[[Scene], list[Row]]] = {
+    "sampling": sampling,
+    "training": training,
+    "batch": training_with("float32, batch 4", "train.batch=4"),
+    "bfloat16": training_with("bfloat16, batch 1", "train.precision=bfloat16"),
+    "stride": training_with(
+        "float32, batch 1, output stride 16", "model.output_stride=16", note=OTHER
+    ),
+    "frozen": frozen,
+    "evaluation": evaluation,
+    "supervoxels": cutting,
+    "prepare": preparing,
+    "memory": memory,
+}

@@ -1,0 +1,57 @@
+"""Volumes that are evaluated: how the library does it, and cases of any depth made of another."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+from numpy import ndarray
+
+from catnet.bench.scene import Scene
+from catnet.config import EvaluateSettings
+from catnet.data.store import Case, write_folder
+from catnet.evaluate.cases import segment_case
+from catnet.evaluate.predictors import NetworkPredictor
+from catnet.evaluate.run import DTYPE
+from catnet.model.network import Network
+from catnet.model.networks import initial_model
+from catnet.runs import RunFolder
+
+
+def evaluation_model(folder: RunFolder) -> Network:
+    """The network that a run starts with; how long it takes does not depend on its weights."""
+    return initial_model(folder.run.model, seed=folder.run.seed).eval()
+
+
+def library_predictor(folder: RunFolder, scene: Scene) -> NetworkPredictor:
+    """That network as the library evaluates it."""
+    precision = DTYPE[folder.run.train.precision]
+    return NetworkPredictor(evaluation_model(folder), device=scene.device, precision=precision)
+
+
+def library_masks(
+    predictor: NetworkPredictor,
+    query: Case,
+    support: Case,
+    *,
+    organs: Mapping[str, int],
+    protocol: str,
+) -> dict[str, Bool[ndarray, "d h w"]]:
+    """The mask of every organ."""
+    settings = EvaluateSettings(protocols=(protocol,))
+    result = segment_case({"catnet": predictor}, query, [support], organs=organs, settings=settings)
+    return {task.organ: task.mask for task in result.tasks}
+
+
+def copy_case(case: Case, folder: Path, *, depth: int, plane: int) -> Case:
+    """A case of `depth` slices, those of `case` over and over, of every n-th pixel."""
+    place = np.arange(depth) % case.depth
+    step = case.meta.shape[1] // plane
+    arrays = {name: case.array(name)[place, ::step, ::step] for name in ("image", "label")}
+    pixels = {
+        organ: tuple(np.array(counted)[place].tolist())
+        for organ, counted in case.meta.pixels.items()
+    }
+    meta = case.meta.model_copy(update={"shape": arrays["image"].shape, "pixels": pixels})
+    write_folder(folder, arrays, meta)
+    return Case(folder)
