@@ -24,25 +24,32 @@ from catnet.bench.plain_volumes import plain_prepared, plain_supervoxels
 from catnet.bench.scene import Scene
 from catnet.bench.sides import LibrarySide, PlainSide, timed_episode
 from catnet.bench.volumes import evaluation_model, library_masks, library_predictor
-from catnet.config import ModelSettings, TrainSettings
 from catnet.data.phantom import draw_phantom
 from catnet.data.prepare import prepare_case
 from catnet.data.supervoxels import purity, supervoxels
 from catnet.model.measure import seconds
 
+FROZEN = "the encoder's batch norm by kept statistics; the plain side's by those of the batch"
 OTHER = "another network than the plain side's, which is the default one: what the setting saves"
 
 
 def sampling(scene: Scene) -> list[Row]:
-    """An episode drawn, read and augmented."""
-    plain, library = PlainSide.of(scene), LibrarySide.of(scene)
-    row = paired_row(
-        "sampling and augmentation, an episode",
-        lambda step: seconds(lambda: plain.draw(step), scene.device),
-        lambda step: seconds(lambda: library.draw(step), scene.device),
-        pairs=4 * scene.size.repeats,
-    )
-    return [row]
+    """An episode drawn, read and augmented, alone and four at a time."""
+    plain = PlainSide.of(scene)
+    rows = []
+    for batch in (1, 4):
+        library = LibrarySide.of(scene, f"train.batch={batch}", loaders=False)
+        rows.append(
+            paired_row(
+                f"sampling and augmentation, an episode, batch {batch}",
+                lambda step: seconds(lambda: plain.draw(step), scene.device),
+                lambda step, side=library: (
+                    seconds(lambda: side.draw(step), scene.device) / side.batch
+                ),
+                pairs=4 * scene.size.repeats,
+            )
+        )
+    return rows
 
 
 def training(scene: Scene) -> list[Row]:
@@ -69,24 +76,6 @@ def training_with(name: str, *settings: str, note: str = "") -> Callable[[Scene]
         return [row]
 
     return measure
-
-
-def frozen(scene: Scene) -> list[Row]:
-    """Training with the encoder's batch norm frozen, where there is a setting for it."""
-    setting = frozen_setting()
-    if setting is None:
-        return []
-    note = "the encoder's batch norm by kept statistics; the plain side's by those of the batch"
-    return training_with("float32, batch 1, frozen batch norm", setting, note=note)(scene)
-
-
-def frozen_setting() -> str | None:
-    """The override that freezes batch norm: the setting whose name says so."""
-    for group, settings in (("model", ModelSettings), ("train", TrainSettings)):
-        for name, field in settings.model_fields.items():
-            if ("frozen" in name or "freeze" in name) and field.annotation is bool:
-                return f"{group}.{name}=true"
-    return None
 
 
 def evaluation(scene: Scene) -> list[Row]:
@@ -191,7 +180,9 @@ ROWS: dict[str, Callable[[Scene], list[Row]]] = {
     "stride": training_with(
         "float32, batch 1, output stride 16", "model.output_stride=16", note=OTHER
     ),
-    "frozen": frozen,
+    "frozen": training_with(
+        "float32, batch 1, frozen batch norm", "train.batch_norm=frozen", note=FROZEN
+    ),
     "evaluation": evaluation,
     "supervoxels": cutting,
     "prepare": preparing,

@@ -1,6 +1,6 @@
 """The two sides of a training episode, part by part: the plain reference and the library."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -17,6 +17,7 @@ from catnet.data.episodes import EpisodeSource
 from catnet.data.folds import split
 from catnet.engine import Engine, start_engine
 from catnet.episode import Episode
+from catnet.loading import episodes, place_cases, training_batch
 from catnet.model.loss import Objective
 from catnet.model.measure import seconds
 from catnet.model.networks import initial_model
@@ -27,10 +28,9 @@ from catnet.train import (
     learning_rate,
     open_training,
     set_rate,
-    training_batch,
 )
 
-DRAW, FORWARD, BACKWARD, UPDATE = "sampling and augmentation", "forward", "backward", "optimizer"
+DRAW, FORWARD, BACKWARD, UPDATE = "waiting for episodes", "forward", "backward", "optimizer"
 
 
 @runtime_checkable
@@ -101,7 +101,10 @@ class PlainSide:
 
 @dataclass(frozen=True)
 class LibrarySide:
-    """What `catnet.train.train` does in a step, through the same functions."""
+    """What `catnet.train.train` does in a step, through the same functions.
+
+    `ahead` are the episodes that loader processes make meanwhile, where they are asked for.
+    """
 
     folder: RunFolder
     engine: Engine
@@ -109,16 +112,19 @@ class LibrarySide:
     objective: Objective
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
+    ahead: Iterator[Episode] | None = None
 
     @classmethod
-    def of(cls, scene: Scene, *settings: str) -> "LibrarySide":
-        """The library's side of a run."""
+    def of(cls, scene: Scene, *settings: str, loaders: bool = True) -> "LibrarySide":
+        """The library's side of a run, whose episodes loader processes make or it makes itself."""
         folder = scene.run(*settings)
         _, source = open_training(folder)
         engine = start_engine(folder.run)
-        objective = build_objective(folder.run).to(engine.device)
+        source = place_cases(source, folder.run, engine=engine)
+        objective = engine.place(build_objective(folder.run))
         optimizer = build_optimizer(objective, folder.run.train)
-        return cls(folder, engine, source, objective, engine.wrap(objective), optimizer)
+        ahead = episodes(source, folder.run, engine=engine, start=0) if loaders else None
+        return cls(folder, engine, source, objective, engine.wrap(objective), optimizer, ahead)
 
     @property
     def device(self) -> torch.device:
@@ -131,7 +137,9 @@ class LibrarySide:
         return self.folder.run.train.batch
 
     def draw(self, step: int) -> Episode:
-        """The episodes of a step."""
+        """The episodes of a step, or the next ones that are made ahead."""
+        if self.ahead is not None:
+            return next(self.ahead)
         return training_batch(self.source, self.folder.run, engine=self.engine, step=step)
 
     def forward(self, episode: Episode) -> Float[Tensor, ""]:

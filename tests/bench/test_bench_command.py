@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from catnet.bench.memory import LIBRARY, TRAINING, peak_memory
-from catnet.bench.rows import ROWS, frozen_setting
+from catnet.bench.rows import ROWS
 from catnet.cli import main
 
 FAST = [name for name in ROWS if name != "memory"]
@@ -22,7 +22,7 @@ def written(tmp_path_factory):
 def test_every_row_has_all_its_samples(written):
     content = json.loads((written / "bench.json").read_text())
     rows = {row["name"]: row for row in content["rows"]}
-    assert len(rows) == len(content["rows"]) == 13 + (frozen_setting() is not None)
+    assert len(rows) == len(content["rows"]) == 15
     for row in rows.values():
         samples = row["samples"]
         assert len(samples["plain"]) == len(samples["library"]) >= 2
