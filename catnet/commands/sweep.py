@@ -20,8 +20,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from catnet.commands.evaluate import evaluate_one
-from catnet.commands.train import train_run
 from catnet.config import MachineSettings
 from catnet.errors import UserError
 from catnet.files import alone
@@ -172,6 +170,9 @@ def watch(sweep: Sweep, before: States, engine: Iterator[States]) -> dict[int, S
 
 def do_one(sweep: Sweep, job: Job) -> None:
     """Train and evaluate one job here, and add its rows."""
+    from catnet.commands.evaluate import evaluate_one  # late: a sweep that only watches needs
+    from catnet.commands.train import train_run  # no torch
+
     train_run(job.folder, patience=FOREVER)
     with alone(job.folder.path, patience=FOREVER):
         for evaluated in job.evaluations:

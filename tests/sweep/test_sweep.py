@@ -269,6 +269,12 @@ def test_the_board_tells_how_far_every_run_is(done):
     assert [clock(s) for s in (5.0, 125.0, 3600.0)] == ["0:05", "2:05", "1:00:00"]
 
 
+@pytest.mark.parametrize("command", ["sweep", "report"])
+def test_what_only_looks_loads_no_torch(command):
+    code = f"import sys, catnet.commands.{command}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_list_writes_nothing(asked, capsys):
     status, out, _ = end_of(["sweep", asked, "--list"], capsys)
     lines = out.splitlines()
