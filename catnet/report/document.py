@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from catnet.files import write_text
-from catnet.report.answer import answer
+from catnet.report.answer import answer, warnings
 from catnet.report.boxes import boxes
 from catnet.report.comparable import check_comparable
 from catnet.report.grid import Grid, latex, markdown
@@ -44,7 +44,7 @@ def write_report(study: Study, folder: Path, *, command: str) -> Path:
         title=title(rows),
         question=study.question or study.name,
         answer=answer(rows, varied_settings(rows)),
-        cautions=cautions(study),
+        cautions=(*warnings(rows), *cautions(study)),
         dice=dice,
         comparisons=(comparison,) if comparison.lines else (),
         curves=shown(plots, "curve"),
