@@ -17,7 +17,7 @@ from catnet.report.patients import OVERALL, distinct, networks, varied_settings
 from catnet.report.plots import accuracy_against_cost, curve, has_curve
 from catnet.report.recorded import Recorded
 from catnet.report.statistics import compare, describe
-from catnet.report.study import Study
+from catnet.report.study import Study, parted
 from catnet.report.style import svg
 from catnet.report.tables import comparison_table, dice_table, long_csv
 
@@ -56,7 +56,8 @@ def write_report(study: Study, folder: Path, *, command: str) -> Path:
     html = render_with_cases(page, recorded(study, described))
     write_table(folder, "dice", dice, described)
     write_table(folder, "comparison", comparison, compared)
-    write_text(folder / "rows.csv", long_csv(rows))
+    for name, part in zip(("rows", "costs"), parted(rows), strict=True):
+        write_text(folder / f"{name}.csv", long_csv(part))
     for name, text in plots.items():
         write_text(folder / f"{name}.svg", text)
     write_text(folder / "index.html", html)

@@ -67,7 +67,7 @@ class Progress:
 
 
 def plan_jobs(question: Question) -> tuple[Job, ...]:
-    """The jobs of a question, in its order, numbered from 0."""
+    """The jobs of a question, in its order, numbered from 1."""
     grouped: dict[Path, list[tuple[RunFolder, Variant]]] = {}
     for variant in question.variants:
         folder = find_same_run(variant.run)
@@ -80,7 +80,7 @@ def plan_jobs(question: Question) -> tuple[Job, ...]:
         others.append((folder, variant))
     return tuple(
         Job(number, pairs[0][0], tuple(variant for _, variant in pairs))
-        for number, pairs in enumerate(grouped.values())
+        for number, pairs in enumerate(grouped.values(), start=1)
     )
 
 
