@@ -153,8 +153,16 @@ def study_of_runs(folders: Sequence[RunFolder]) -> Study:
         for folder in folders
     )
     questions = dict.fromkeys(folder.run.question for folder in folders)
+    if len(folders) == 1:  # what its file asks may be about others, which are not here
+        questions = {describe_run(folders[0]): None}
     name = "+".join(dict.fromkeys(folder.run.name for folder in folders))
     return Study(name, " / ".join(filter(None, questions)), varied, members)
+
+
+def describe_run(folder: RunFolder) -> str:
+    """A run alone, by what it is."""
+    run = folder.run
+    return f"The run {folder.path.name}: {run.model.name}, fold {run.data.fold}, seed {run.seed}"
 
 
 def leaves(settings: dict, prefix: str = "") -> dict[str, object]:

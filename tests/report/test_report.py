@@ -9,6 +9,7 @@ import yaml
 from trials import complaint, end_of
 
 from catnet.cli import main
+from catnet.evaluations import finished_evaluation, write_evaluation
 from catnet.paths import runs_home
 from catnet.report.rows import read_rows
 from catnet.report.study import study_of_runs
@@ -88,6 +89,26 @@ def test_runs_alone_make_the_same_tables(sweep, tmp_path, capsys):
 def test_the_default_place_is_beside_the_runs(sweep, capsys):
     end_of(["report", sweep], capsys)
     assert (sweep / "report" / "index.html").is_file()
+
+
+def test_a_run_alone_is_headed_by_what_it_is_and_set_beside_copying(sweep, tmp_path, capsys):
+    run = runs()[0]
+    end_of(["report", run, "-o", tmp_path], capsys)
+    page = (tmp_path / "index.html").read_text()
+    assert f"<h1>The run {run.name}: catnet, fold 0, seed 0</h1>" in page
+    assert "How many" not in page
+    compared = pd.read_csv(tmp_path / "comparison.csv")
+    assert set(compared["reference"]) == {"copy"}
+    assert "Are the differences more than chance?" in page
+
+
+def test_an_organ_that_only_some_runs_have_is_named(sweep, capsys):
+    one, other = runs()
+    folder = open_run_folder(one)
+    rows = finished_evaluation(folder).rows
+    write_evaluation(folder, rows[rows["organ"] != "spleen"])
+    sentence = complaint(["report", sweep], capsys)
+    assert sentence.startswith(f"the organ spleen is in {other.name}, and not in {one.name}; ")
 
 
 def test_what_differs_between_runs_is_what_varies(sweep):
