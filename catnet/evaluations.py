@@ -18,6 +18,7 @@ from catnet.data.store import open_cases
 from catnet.files import write_text
 from catnet.runs import RunFolder, check_unchanged, write_json
 
+ROWS = "rows.csv"
 NAMES = ("run", "setting", "support", "query")  # may look like numbers, and are none
 
 
@@ -38,14 +39,14 @@ def finished_evaluation(folder: RunFolder) -> Evaluation | None:
     """What a former call left of this very evaluation; None where it has to be computed."""
     path = evaluation_folder(folder)
     try:
-        text = (path / "rows.csv").read_text(encoding="utf-8")
+        text = (path / ROWS).read_text(encoding="utf-8")
         known = json.loads((path / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if known != record(folder.run.evaluate, text):
         return None
     check_unchanged(folder, open_cases(folder.card))
-    rows = pd.read_csv(path / "rows.csv", dtype=dict.fromkeys(NAMES, str), keep_default_na=False)
+    rows = pd.read_csv(path / ROWS, dtype=dict.fromkeys(NAMES, str), keep_default_na=False)
     return Evaluation(path, rows)
 
 
@@ -53,7 +54,7 @@ def write_evaluation(folder: RunFolder, rows: pd.DataFrame) -> Evaluation:
     """Write the rows, then what tells that they are whole."""
     path = evaluation_folder(folder)
     text = rows.to_csv(index=False)
-    write_text(path / "rows.csv", text)
+    write_text(path / ROWS, text)
     write_json(path / "settings.json", record(folder.run.evaluate, text))
     return Evaluation(path, rows)
 

@@ -46,6 +46,7 @@ class Question:
     text: str
     varied: tuple[str, ...]
     variants: tuple[Variant, ...]
+    source: str = "the question"  # its file, and the settings that were given with it
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> Run:
@@ -68,13 +69,15 @@ def load_question(path: Path, overrides: Sequence[str] = ()) -> Question:
     content, grids = read_question(path, overrides)
     source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
     varied = tuple(dict.fromkeys(key for grid in grids for key in grid))
+    for key in varied:
+        check_single(key, source=source)
     variants = tuple(
         build_variant(content, dict(zip(grid, values, strict=True)), varied=varied, source=source)
         for grid in grids
         for values in product(*grid.values())
     )
     check_distinct(variants, source=source)
-    return Question(variants[0].run.name, variants[0].run.question, varied, variants)
+    return Question(variants[0].run.name, variants[0].run.question, varied, variants, source)
 
 
 def build_variant(
@@ -131,10 +134,25 @@ def look_up(run: Run, key: str) -> object:
     value: object = run
     for name in key.split("."):
         value = value[name] if isinstance(value, dict) else getattr(value, name)
-    if isinstance(value, Strict):
-        one = next(iter(type(value).model_fields))
-        raise UserError(f"vary.{key} is a group of settings; vary one of them, such as {key}.{one}")
     return value
+
+
+def check_single(key: str, *, source: str) -> None:
+    """Raise `UserError` where a dotted name is that of a group; of unknown ones, pydantic tells."""
+    kind: object = Run
+    for name in key.split("."):
+        field = kind.model_fields.get(name) if is_group(kind) else None
+        kind = field.annotation if field else None
+    if is_group(kind):
+        one = next(iter(kind.model_fields))
+        raise UserError(
+            f"{source}: vary.{key} is a group of settings; vary one of them, such as {key}.{one}"
+        )
+
+
+def is_group(kind: object) -> bool:
+    """Whether a type is that of a group of settings."""
+    return isinstance(kind, type) and issubclass(kind, Strict)
 
 
 def show(run: Run, key: str) -> str:
@@ -177,6 +195,11 @@ def read_grids(vary: object, *, source: str) -> list[Grid]:
         raise UserError(f"{source}: vary needs lines such as `model.rounds: [0, 1, 2]`")
     for grid in grids:
         for key, values in grid.items():
+            if not (isinstance(key, str) and all(key.split("."))):
+                raise UserError(
+                    f"{source}: vary has the key {key!r}, which names no setting; write it as "
+                    "model.rounds"
+                )
             if not isinstance(values, list) or not values:
                 raise UserError(
                     f"{source}: vary.{key} needs a list of values, such as [0, 1, 2], "
@@ -194,7 +217,8 @@ def read_base(path: Path, base: object) -> tuple[dict, Grid]:
     content = read_yaml(path.parent / base)
     if "base" in content:
         raise UserError(f"{path}: its base {base} has a base too; one level is allowed")
-    content.pop("name", None)
+    for own in ("name", "question"):
+        content.pop(own, None)
     grids = read_grids(content.pop("vary", {}), source=base)
     if len(grids) > 1:
         raise UserError(f"{path}: its base {base} lists several grids; a base may have one")

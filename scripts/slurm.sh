@@ -8,9 +8,9 @@
 set -euo pipefail
 
 [ $# -ge 1 ] || { echo "usage: $0 QUESTION.yml [key=value ...]" >&2; exit 2; }
-last=$(($(catnet sweep "$@" --list | wc -l) - 1))
+count=$(catnet sweep "$@" --list | wc -l)
 question=$(printf '%q ' "$@")
-runs=$(sbatch --parsable --array="0-$last" ${SBATCH_ARGS:-} <<EOF
+runs=$(sbatch --parsable --array="1-$count" ${SBATCH_ARGS:-} <<EOF
 #!/usr/bin/env bash
 srun catnet sweep $question --only "\$SLURM_ARRAY_TASK_ID"
 EOF

@@ -139,6 +139,10 @@ def test_a_question_of_several_runs_is_no_run(ask):
         ({"vary": [{"seed": [0]}, {"model.rounds": [4]}]}, "two of its runs are the same"),
         ({"vary": {"evaluate.batch": [1, 2]}}, "two of its runs are the same"),
         ({"vary": {"train": [{"steps": 2}, {"steps": 3}]}}, "vary.train is a group of settings"),
+        ({"vary": {"model": [1]}}, "vary.model is a group of settings; vary one of them, such"),
+        ({"vary": {"": [1]}}, "vary has the key '', which names no setting"),
+        ({"vary": {"model.": [1]}}, "vary has the key 'model.', which names no setting"),
+        ({"vary": {3: [1]}}, "vary has the key 3, which names no setting"),
         ({"base": "base.yml", "vary": "x"}, "vary needs lines such as"),
     ],
 )

@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> None:
 
     names, settings = part_settings(options.runs, options.settings, what="sweep or run")
     folder = options.output or find(names[0]) / "report"
-    command = shlex.join(["catnet", "report", *names, *settings])
+    place = ["-o", str(options.output)] if options.output else []
+    command = shlex.join(["catnet", "report", *names, *settings, *place])
     page = write_report(open_study(names, settings), folder, command=command)
     print(f"report: {page}")
 

@@ -20,8 +20,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from catnet.commands.evaluate import evaluate_one
-from catnet.commands.train import train_run
 from catnet.config import MachineSettings
 from catnet.errors import UserError
 from catnet.files import alone
@@ -30,7 +28,7 @@ from catnet.sweep.board import board, line
 from catnet.sweep.cluster import HERE, run_on_ray
 from catnet.sweep.jobs import Job, State, States, job_command
 from catnet.sweep.local import run_local
-from catnet.sweep.store import ROWS, Sweep, add_rows, write_sweep
+from catnet.sweep.store import ROWS, Sweep, add_rows, check_rows, write_sweep
 
 FOREVER = -1.0  # another process may be at the same run, or one that a cluster has just lost
 
@@ -52,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only",
         metavar="NUMBER",
-        help="do this run of the list (its number from 0, or its hash), in this process",
+        help="do this run of the list (its number from 1, or its hash), in this process",
     )
 
 
@@ -68,6 +66,8 @@ def run(options: argparse.Namespace) -> None:
     """Do what is missing."""
     check_address(options.ray)
     sweep = Sweep(load_question(options.file, options.settings))
+    if not options.list:
+        check_rows(sweep)
     if options.only is not None:
         do_one(sweep, find_job(sweep, options.only))
         return
@@ -81,26 +81,28 @@ def run(options: argparse.Namespace) -> None:
     command = shlex.join(["catnet", "sweep", str(options.file), *options.settings])
     write_sweep(sweep, command=command)
     print(f"{len(before)} runs of {sweep.question.name}, {len(before) - len(missing)} finished")
-    after = watch(sweep, before, engine)
+    watch(sweep, before, engine)
     sweep = Sweep(sweep.question)  # a run may have been made elsewhere meanwhile
     write_sweep(sweep, command=command)
-    conclude(sweep, after)
+    conclude(sweep)
 
 
-def conclude(sweep: Sweep, states: States) -> None:
+def conclude(sweep: Sweep) -> None:
     """Gather the rows and say where they are; raises `UserError` where runs have failed."""
-    left = [job for job in sweep.jobs if states[job.number] == "failed" or job.state != "done"]
+    left = [job for job in sweep.jobs if job.state != "done"]
+    count = len(sweep.jobs)
+    for job in left:
+        print(line(job, "failed", of=count))
     for job in sweep.jobs:
         if job not in left:
             add_rows(sweep, job)
-    print(f"rows: {sweep.folder / ROWS}\nreport: catnet report {shlex.quote(str(sweep.folder))}")
-    for job in left:
-        print(line(job, "failed", of=len(states)))
+    print(f"rows: {sweep.folder / ROWS}")
     if left:
         raise UserError(
-            f"{len(left)} of {len(states)} runs failed; mend what they say, and give the same "
-            "command again"
+            f"{len(left)} of {count} runs failed; mend what they say, and give the same command "
+            "again"
         )
+    print(f"report: catnet report {shlex.quote(str(sweep.folder))}")
 
 
 def check_address(address: str | None) -> None:
@@ -115,7 +117,7 @@ def find_job(sweep: Sweep, name: str) -> Job:
         if name in {str(job.number), job.folder.identity}:
             return job
     raise UserError(
-        f"--only {name}: this question has the runs 0 to {len(sweep.jobs) - 1}, and none of that "
+        f"--only {name}: this question has the runs 1 to {len(sweep.jobs)}, and none of that "
         "hash; has its file changed since the sweep began? Give the sweep again"
     )
 
@@ -152,7 +154,7 @@ def count_gpus(machine: MachineSettings) -> int:
     return 0 if machine.accelerator == "cpu" else torch.cuda.device_count()
 
 
-def watch(sweep: Sweep, before: States, engine: Iterator[States]) -> dict[int, State]:
+def watch(sweep: Sweep, before: States, engine: Iterator[States]) -> None:
     """Show the engine's states until it has ended; a table on a terminal, else lines."""
     console = Console(stderr=True)
     screen = Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext()
@@ -167,11 +169,13 @@ def watch(sweep: Sweep, before: States, engine: Iterator[States]) -> dict[int, S
             for job in changed:
                 if job.number in now and states[job.number] != "failed":  # these are told of last
                     print(line(job, states[job.number], of=len(states)), flush=True)
-    return states
 
 
 def do_one(sweep: Sweep, job: Job) -> None:
     """Train and evaluate one job here, and add its rows."""
+    from catnet.commands.evaluate import evaluate_one  # late: a sweep that only watches needs
+    from catnet.commands.train import train_run  # no torch
+
     train_run(job.folder, patience=FOREVER)
     with alone(job.folder.path, patience=FOREVER):
         for evaluated in job.evaluations:

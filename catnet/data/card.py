@@ -203,7 +203,8 @@ def load_card(name: str) -> Card:
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in cards_home().glob("*.yml"))) or "none"
             raise UserError(
-                f"card {name!r} is not in {cards_home()} (there: {known}); "
-                "give the path of a card, or set CATNET_CARDS to the folder of cards"
+                f"card {name!r} is not in {cards_home().absolute()} (there: {known}), which is "
+                "CATNET_CARDS, or else `datasets` in the current folder; give the path of a card, "
+                "call it where `datasets` lies, or set CATNET_CARDS to the folder of cards"
             )
     return check(Card, read_yaml(path), source=str(path))

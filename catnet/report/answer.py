@@ -5,8 +5,8 @@ from math import isnan
 
 import pandas as pd
 
-from catnet.report.patients import OVERALL, networks
-from catnet.report.statistics import compare, describe
+from catnet.report.patients import OVERALL, networks, select
+from catnet.report.statistics import best_variant, compare, describe
 
 COPY = "copy"
 
@@ -14,24 +14,55 @@ COPY = "copy"
 def answer(rows: pd.DataFrame, varied: str | Sequence[str]) -> str:
     """Which variant has the best mean Dice, by how much, and whether that is told apart.
 
-    Under each protocol the best is set beside the runner-up; one variant alone beside copying the
-    support mask. `varied` are the settings that the variants vary, in words.
+    Under each protocol the best is set beside the runner-up and beside copying the support mask.
+    `varied` are the settings that the variants vary, in words.
     """
     described = describe(rows)
-    overall = described[described["organ"] == OVERALL]
-    means = networks(overall)
-    alone = means["variant"].nunique() == 1
-    compared = compare(rows, reference=COPY if alone and COPY in set(rows["model"]) else None)
-    compared = compared[compared["organ"] == OVERALL]
-    clauses = [
-        clause(
-            part.sort_values("mean", ascending=False, kind="stable"),
-            compared[compared["protocol"] == protocol],
-        )
-        for protocol, part in means.groupby("protocol", sort=False)
-    ]
+    means = networks(described[described["organ"] == OVERALL])
+    compared, copied = overall(compare(rows)), beside_copying(rows)
+    clauses = []
+    for protocol, part in means.groupby("protocol", sort=False):
+        ranked = part.sort_values("mean", ascending=False, kind="stable")
+        here = (frame[frame["protocol"] == protocol] for frame in (compared, copied))
+        clauses.append(clause(ranked, *here))
     text = f"{opening(varied, means)}{'; '.join(clauses)}{caution(means)}."
     return text[0].upper() + text[1:]
+
+
+def warnings(rows: pd.DataFrame) -> tuple[str, ...]:
+    """What is said where training lost against copying the support mask, or was not set beside it.
+
+    The best of a protocol is meant, on the supports, queries and organs that both have.
+    """
+    copied = beside_copying(rows)
+    if copied.empty:
+        return (
+            "Copying the support mask was not evaluated; whether training beats it is unknown.",
+        )
+    best = {
+        protocol: best_variant(part)
+        for protocol, part in select(rows, "dice").groupby("protocol", sort=False)
+    }
+    lost = copied[copied["variant"] == copied["protocol"].map(best)]
+    lost = list(lost[lost["difference"] < 0]["protocol"])
+    if not lost:
+        return ()
+    which = "the best variant" if rows["variant"].nunique() > 1 else "the network"
+    return (
+        f"Under {' and '.join(lost)} {which} lies below copying the support mask, which needs no "
+        "training.",
+    )
+
+
+def overall(compared: pd.DataFrame) -> pd.DataFrame:
+    """The lines of the mean over organs."""
+    return compared[compared["organ"] == OVERALL]
+
+
+def beside_copying(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every variant against copying, over organs; no line where copying was not evaluated."""
+    known = COPY in set(rows["model"])
+    return overall(compare(rows, reference=COPY) if known else compare(rows)[:0])
 
 
 def opening(varied: str | Sequence[str], means: pd.DataFrame) -> str:
@@ -43,22 +74,31 @@ def opening(varied: str | Sequence[str], means: pd.DataFrame) -> str:
     return f"Of the {count} variants of {' and '.join(settings)}, by mean Dice: "
 
 
-def clause(ranked: pd.DataFrame, compared: pd.DataFrame) -> str:
+def clause(ranked: pd.DataFrame, compared: pd.DataFrame, copied: pd.DataFrame) -> str:
     """The best of one protocol, and what it is set beside."""
     best = ranked.iloc[0]
-    name = best["variant"] or best["model"]
-    verb = "is best with" if len(ranked) > 1 else "reaches"
-    text = f"under {best['protocol']} {name} {verb} {best['mean']:.1f} % {spread(best)}"
-    other = ranked.iloc[1]["variant"] if len(ranked) > 1 else best["variant"]
-    lines = compared[compared["variant"] == other]
-    if lines.empty:
-        return f"{text}, with nothing to set it beside"
-    line = lines.iloc[0]
-    sign = -1 if len(ranked) > 1 else 1  # the line is the runner-up minus the best
-    beside = f"the runner-up {other}" if len(ranked) > 1 else "copying the support mask"
+    several = len(ranked) > 1
+    verb = "is best with" if several else "reaches"
+    text = f"under {best['protocol']} {best['variant'] or best['model']} {verb} "
+    text += f"{best['mean']:.1f} % {spread(best)}"
+    floor = copied[copied["variant"] == best["variant"]]
+    found, said = [], ""
+    if several:
+        other = ranked.iloc[1]["variant"]
+        line = compared[compared["variant"] == other].iloc[0]
+        found.append(beside(line, what=f"the runner-up {other}", sign=-1))
+        said = line["note"]
+    for _, line in floor.iterrows():
+        found.append(beside(line, what="copying the support mask", sign=1, said=said))
+    return f"{text}, {', and '.join(found) or 'with nothing to set it beside'}"
+
+
+def beside(line: pd.Series, *, what: str, sign: int, said: str = "") -> str:
+    """How far the best lies from something, `sign` times the line's difference, and how surely."""
     if isnan(line["difference"]):
-        return f"{text}, not to be compared with {beside}: no support and query are common to both"
-    return f"{text}, {distance(line, sign=sign)} {beside}, {verdict(line)}"
+        return f"not to be compared with {what}: no support and query are common to both"
+    sure = "which tells nothing either" if said and line["note"] == said else verdict(line)
+    return f"{distance(line, sign=sign)} {what}, {sure}"
 
 
 def spread(line: pd.Series) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from catnet.files import write_text
-from catnet.report.answer import answer
+from catnet.report.answer import COPY, answer, warnings
 from catnet.report.boxes import boxes
 from catnet.report.comparable import check_comparable
 from catnet.report.grid import Grid, latex, markdown
@@ -17,7 +17,7 @@ from catnet.report.patients import OVERALL, distinct, networks, varied_settings
 from catnet.report.plots import accuracy_against_cost, curve, has_curve
 from catnet.report.recorded import Recorded
 from catnet.report.statistics import compare, describe
-from catnet.report.study import Study
+from catnet.report.study import Study, parted
 from catnet.report.style import svg
 from catnet.report.tables import comparison_table, dice_table, long_csv
 
@@ -37,14 +37,14 @@ def write_report(study: Study, folder: Path, *, command: str) -> Path:
     """
     rows = study.rows()
     check_comparable(rows)
-    described, compared = describe(rows), compare(rows)
+    described, compared = describe(rows), compare(rows, reference=against(rows))
     dice, comparison = dice_table(described), comparison_table(compared)
     plots = {name: svg(draw(rows)) for name, draw in drawings(rows).items()}
     page = Page(
         title=title(rows),
         question=study.question or study.name,
         answer=answer(rows, varied_settings(rows)),
-        cautions=cautions(study),
+        cautions=(*warnings(rows), *cautions(study)),
         dice=dice,
         comparisons=(comparison,) if comparison.lines else (),
         curves=shown(plots, "curve"),
@@ -55,12 +55,20 @@ def write_report(study: Study, folder: Path, *, command: str) -> Path:
     )
     html = render_with_cases(page, recorded(study, described))
     write_table(folder, "dice", dice, described)
-    write_table(folder, "comparison", comparison, compared)
-    write_text(folder / "rows.csv", long_csv(rows))
+    if comparison.lines:
+        write_table(folder, "comparison", comparison, compared)
+    for name, part in zip(("rows", "costs"), parted(rows), strict=True):
+        write_text(folder / f"{name}.csv", long_csv(part))
     for name, text in plots.items():
         write_text(folder / f"{name}.svg", text)
     write_text(folder / "index.html", html)
     return folder / "index.html"
+
+
+def against(rows: pd.DataFrame) -> str | None:
+    """What the variants are compared with: the best of them, or copying where there is but one."""
+    alone = networks(rows)["variant"].nunique() == 1
+    return COPY if alone and COPY in set(rows["model"]) else None
 
 
 def drawings(rows: pd.DataFrame) -> dict[str, Drawing]:

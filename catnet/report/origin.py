@@ -21,8 +21,9 @@ def facts(study: Study, *, command: str) -> tuple[tuple[str, str], ...]:
         for name, number in {"python": origin.get("python"), **origin.get("versions", {})}.items()
     ]
     return (
-        ("command", command),
-        ("this report by", f"commit {commit()}, Python {platform.python_version()}"),
+        *((("runs made by", study.command),) if study.command else ()),
+        ("report made by", command),
+        ("report written by", f"commit {commit()}, Python {platform.python_version()}"),
         ("trained by", f"commit {listed(origin.get('commit') for origin in found)}"),
         ("versions", listed(versions)),
         ("hardware", listed(origin.get("machine") for origin in found)),

@@ -142,6 +142,8 @@ def accuracy_against_cost(rows: pd.DataFrame) -> Figure:
         panel.margins(x=0.12, y=0.15)
         if spread_wide(list(seconds)):
             panel.set_xscale("log")
+        else:
+            panel.set_xlim(0, 1.15 * seconds.max())  # what differs by noise alone stays together
     panels[-1].set_xlabel(COSTS["episode_seconds"])
     if figure.axes[0].get_legend_handles_labels()[0]:
         figure.legend(loc="outside upper left", ncols=4)

@@ -16,7 +16,7 @@ NAMES = (  # may look like numbers, and are none
     *("variant", "run", "question", "card", "setting", "policy", "support", "query", "organ"),
     *("model", "protocol", "metric"),
 )
-REMEDY = "delete it, and evaluate the runs again"
+REMEDY = "delete it and give the same command again"
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -84,7 +84,7 @@ def extended(path: Path, rows: pd.DataFrame, *, instead: list[str]) -> str:
     return text + rows[known].to_csv(index=False, header=False, lineterminator="\n")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, remedy: str = REMEDY) -> str:
     """The file's text; raises `UserError` where it cannot be read as UTF-8."""
     try:
         content = path.read_bytes()
@@ -96,32 +96,33 @@ def read_text(path: Path) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: is no text; {REMEDY}") from None
+        raise UserError(f"{path}, line {line}: is no text; {remedy}") from None
 
 
-def check_lines(path: Path, text: str) -> None:
-    """Raise `UserError` for the first line that is not whole."""
+def check_lines(path: Path, text: str, *, remedy: str = REMEDY) -> None:
+    """Raise `UserError`, which ends with the remedy, for the first line that is not whole."""
     if not text.endswith("\n"):
         last = text.count("\n") + 1
-        raise UserError(f"{path}, line {last}: is cut off; {REMEDY}")
+        raise UserError(f"{path}, line {last}: is cut off; {remedy}")
     reader = csv.reader(StringIO(text, newline=""), strict=True)
     try:
         header = next(reader)
         if "value" not in header or len(set(header)) != len(header):
-            raise UserError(f"{path}, line 1: is no header of tidy rows; {REMEDY}")
-        value = header.index("value")
+            raise UserError(f"{path}, line 1: is no header of tidy rows; {remedy}")
         for fields in reader:
-            check_fields(f"{path}, line {reader.line_num}", fields, len(header), value)
+            wrong = fault(fields, header)
+            if wrong:
+                raise UserError(f"{path}, line {reader.line_num}: {wrong}; {remedy}")
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}; {REMEDY}") from None
+        raise UserError(f"{path}, line {reader.line_num}: {error}; {remedy}") from None
 
 
-def check_fields(place: str, fields: list[str], columns: int, value: int) -> None:
-    """One line has all its fields, and a number where one belongs."""
-    if len(fields) != columns:
-        raise UserError(f"{place}: has {len(fields)} fields instead of {columns}; {REMEDY}")
-    if not is_number(fields[value]):
-        raise UserError(f"{place}: value {fields[value]!r} is no number; {REMEDY}")
+def fault(fields: list[str], header: list[str]) -> str:
+    """What is wrong with a line: the number of its fields, or no number where one belongs."""
+    if len(fields) != len(header):
+        return f"has {len(fields)} fields instead of {len(header)}"
+    value = fields[header.index("value")]
+    return "" if is_number(value) else f"value {value!r} is no number"
 
 
 def is_number(text: str) -> bool:

@@ -96,13 +96,22 @@ def dice_cell(shown: pd.DataFrame, place: tuple[str, ...], *, rank: int | None) 
 
 
 def ranked(described: pd.DataFrame, column: Column) -> dict[tuple[str, str], int]:
-    """Rank of every variant in a column, 1 the best; those that print alike share one."""
+    """Rank of every variant in a column, 1 the best; those that print alike share one.
+
+    None has a rank where all print alike, nor one that prints as 0.
+    """
     here = (described["protocol"] == column.group) & (described["organ"] == column.name)
     means = described[here & ~described["model"].isin(FLOORS)]
-    if len(means) < 2:
+    printed = means["mean"].round(DIGITS)
+    if printed.nunique() < 2:
         return {}
-    ranks = means["mean"].round(DIGITS).rank(ascending=False, method="min").astype(int)
-    return dict(zip(zip(means["variant"], means["model"], strict=True), ranks, strict=True))
+    ranks = printed.rank(ascending=False, method="min", na_option="keep")
+    names = zip(means["variant"], means["model"], strict=True)
+    return {
+        name: int(rank)
+        for name, rank, value in zip(names, ranks, printed, strict=True)
+        if value > 0
+    }
 
 
 def comparison_table(compared: pd.DataFrame) -> Grid:

@@ -62,5 +62,5 @@ def clock(seconds: float) -> str:
 def line(job: Job, state: State, *, of: int) -> str:
     """What is said of a run where there is no terminal to draw on."""
     values = "; ".join(map(describe, job.variants))
-    text = f"run {job.number + 1} of {of} {state}: {values} ({job.folder.path.name})"
+    text = f"run {job.number} of {of} {state}: {values} ({job.folder.path.name})"
     return f"{text}: {error_of(job)}; log: {job.log}" if state == "failed" else text

@@ -115,9 +115,14 @@ def check_room(ray: "ModuleType", machine: MachineSettings) -> None:  # noqa: F8
 
 def check_reachable(address: str) -> None:
     """Raise `UserError` where nothing listens; Ray itself would wait for minutes."""
+    if address in {HERE, "auto", "local"}:
+        return  # Ray itself knows at once
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host:
-        return  # `auto`, or this machine
+        raise UserError(
+            f"--ray {address}: an address has a port, such as {address.rpartition('/')[2]}:6379, "
+            "which `ray start --head` prints"
+        )
     try:
         socket.create_connection((host, int(port)), timeout=PATIENCE).close()
     except (OSError, ValueError) as error:

@@ -14,6 +14,7 @@ from catnet.evaluations import finished_evaluation
 from catnet.files import held
 from catnet.question import Question, Variant, describe
 from catnet.runs import LOG, TIMING, RunFolder, find_same_run, read_json_lines
+from catnet.sweep.plan import check_plan
 
 State = Literal["waiting", "running", "done", "failed"]
 States = Mapping[int, State]
@@ -67,21 +68,33 @@ class Progress:
 
 
 def plan_jobs(question: Question) -> tuple[Job, ...]:
-    """The jobs of a question, in its order, numbered from 0."""
+    """The jobs of a question, in its order, numbered from 1.
+
+    Raises `UserError` for a question whose runs cannot answer it (`catnet.sweep.plan`).
+    """
     grouped: dict[Path, list[tuple[RunFolder, Variant]]] = {}
-    for variant in question.variants:
-        folder = find_same_run(variant.run)
+    folders = tuple(find(variant, source=question.source) for variant in question.variants)
+    check_plan(question, folders)
+    for variant, folder in zip(question.variants, folders, strict=True):
         others = grouped.setdefault(folder.path, [])
         if variant.run.evaluate.name() in {known.run.evaluate.name() for _, known in others}:
             raise UserError(
-                f"{question.name}: two of its runs are the same ({describe(variant)}); take one of "
-                "them out of vary"
+                f"{question.source}: two of its runs are the same ({describe(variant)}); take one "
+                "of them out of vary"
             )
         others.append((folder, variant))
     return tuple(
         Job(number, pairs[0][0], tuple(variant for _, variant in pairs))
-        for number, pairs in enumerate(grouped.values())
+        for number, pairs in enumerate(grouped.values(), start=1)
     )
+
+
+def find(variant: Variant, *, source: str) -> RunFolder:
+    """Where a variant lives, or would live; raises `UserError` that names the question's file."""
+    try:
+        return find_same_run(variant.run)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
 
 
 def job_command(file: Path, settings: Sequence[str], job: Job) -> list[str]:

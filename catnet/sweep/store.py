@@ -2,6 +2,7 @@
 
 $CATNET_RUNS/sweeps/NAME-HASH/sweep.json   the question and its runs
                              /rows.csv     everything measured, added to as runs finish
+                             /costs.csv    what training took, likewise
 """
 
 import json
@@ -13,13 +14,13 @@ from catnet.config import EvaluateSettings, digest
 from catnet.errors import UserError
 from catnet.paths import runs_home
 from catnet.question import Question
-from catnet.report.rows import append_rows
-from catnet.report.study import Member, Study, member_rows
-from catnet.runs import open_run_folder, write_json
+from catnet.report.rows import append_rows, read_rows
+from catnet.report.study import Member, Study, member_rows, parted
+from catnet.runs import SETTINGS, open_run_folder, write_json
 from catnet.strict import check
 from catnet.sweep.jobs import Job, plan_jobs
 
-SWEEP, ROWS = "sweep.json", "rows.csv"
+SWEEP, ROWS, COSTS = "sweep.json", "rows.csv", "costs.csv"
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,24 @@ def open_sweep(folder: Path) -> Study:
     path = folder / SWEEP
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        command = str(content["command"])
+        check_there(folder, [entry["run"] for entry in content["runs"]], command=command)
         members = tuple(open_member(entry) for entry in content["runs"])
-        return Study(content["name"], content["question"], tuple(content["varied"]), members)
+        varied = tuple(content["varied"])
+        return Study(content["name"], content["question"], varied, members, command)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give `catnet sweep` again") from None
+
+
+def check_there(folder: Path, runs: list[str], *, command: str) -> None:
+    """Raise `UserError` where a run of the sweep was never begun, or is gone."""
+    lacking = [name for name in runs if not (runs_home() / name / SETTINGS).is_file()]
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise UserError(
+            f"{folder}: the sweep lacks run {lacking[0]}{more}; give `{command}` again, which "
+            "makes what is missing, then report"
+        )
 
 
 def open_member(entry: dict) -> Member:
@@ -84,9 +99,18 @@ def open_member(entry: dict) -> Member:
     return Member(replace(folder, run=run), entry["label"], entry["values"])
 
 
+def check_rows(sweep: Sweep) -> None:
+    """Raise `UserError` where a file that rows will be added to is damaged."""
+    for path in (sweep.folder / ROWS, sweep.folder / COSTS):
+        if path.exists():
+            read_rows(path)
+
+
 def add_rows(sweep: Sweep, job: Job) -> None:
     """Add a finished job's rows to those of the sweep, in the place of any it has of that run."""
     for variant, evaluated in zip(job.variants, job.evaluations, strict=True):
         member = Member(evaluated, variant.label, variant.values)
-        rows = member_rows(member, question=sweep.question.name)
+        rows, costs = parted(member_rows(member, question=sweep.question.name))
         append_rows(sweep.folder / ROWS, rows, instead=("run", "variant"))
+        if len(costs):
+            append_rows(sweep.folder / COSTS, costs, instead=("run", "variant"))

@@ -3,7 +3,7 @@ import re
 import pytest
 from fakes import fake_rows
 
-from catnet.report.answer import answer
+from catnet.report.answer import answer, warnings
 from catnet.report.statistics import compare, describe
 
 THREE = {"rounds=1": (1, 50), "rounds=2": (2, 55), "rounds=3": (3, 52)}
@@ -46,6 +46,7 @@ def test_one_fold_and_one_seed_are_said():
 def test_few_patients_find_nothing():
     text = one_sentence(answer(fake_rows(THREE, patients=5), ["model.rounds"]))
     assert "told apart" not in text
+    assert text.count("copying the support mask, which tells nothing either") == 2
     assert text.count("tells nothing (only 5 patients differ: p cannot be below 0.0625)") == 2
     fewer = one_sentence(answer(fake_rows(THREE, patients=2), ["model.rounds"]))
     assert "(no interval: 2 patients, 1 fold, 1 seed)" in fewer
@@ -88,4 +89,31 @@ def test_variants_that_share_no_pair_are_not_compared():
     assert (
         text.count("not to be compared with the runner-up a: no support and query are common") == 2
     )
-    assert "told apart" not in text
+    assert text.count("told apart") == 2
+    assert text.count("above copying the support mask, from which it cannot be told apart") == 2
+
+
+@pytest.mark.parametrize(("best", "word"), [(55, "above"), (20, "below")])
+def test_the_best_of_several_is_set_beside_copying_in_pairs(best, word):
+    rows = fake_rows({"a": (1, best), "b": (2, best - 8)}, patients=12)
+    text = one_sentence(answer(rows, ["model.rounds"]))
+    lines = compare(rows, reference="copy").query("variant == 'a' and organ == 'mean'")
+    for _, line in lines.iterrows():
+        low, high = line["low"], line["high"]
+        assert (
+            f"and {abs(line['difference']):.1f} points ({low:+.1f} to {high:+.1f}) {word} copying "
+            f"the support mask, from which it is told apart (Holm p {line['p_holm']:.3f})"
+        ) in text
+    assert len(lines) == 2
+
+
+def test_a_caution_where_the_best_lies_below_copying():
+    assert warnings(fake_rows({"a": (1, 55), "b": (2, 20)}, patients=8)) == ()
+    (both,) = warnings(fake_rows({"a": (1, 28), "b": (2, 20)}, patients=8))
+    assert both.startswith("Under EP1 and EP2 the best variant lies below copying the support mask")
+    rows = fake_rows({"a": (1, 40)}, patients=8)
+    worse = (rows["protocol"] == "EP2") & (rows["model"] == "catnet")
+    rows.loc[worse, "value"] -= 20
+    assert warnings(rows)[0].startswith("Under EP2 the network lies below copying")
+    (unknown,) = warnings(rows[rows["model"] != "copy"])
+    assert "was not evaluated" in unknown

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -137,6 +138,27 @@ def test_the_page_is_drawn_and_fits(visit, artefacts, width, scheme):
     ground = np.median(pixels.reshape(-1, 3), axis=0)
     assert (ground.mean() > 200) == (scheme == "light")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_table_fits_and_names_of_floors_are_not_broken_up(visit, tmp_path):
+    page = make_page(VARIANTS)
+    lines = [
+        replace(line, names=("untrained (rounds=0)",)) if line.names == ("untrained",) else line
+        for line in page.dice.lines
+    ]
+    path = tmp_path / "index.html"
+    path.write_text(render(replace(page, dice=replace(page.dice, lines=tuple(lines)))))
+    page = visit(path, width=1200, wait="true")
+    measure = """() => {
+      const box = document.querySelector("#dice .scroll");
+      const names = document.querySelectorAll("#dice tbody.floors th");
+      const [one, other] = [...names].map((name) => name.offsetHeight);
+      return [box.scrollWidth - box.clientWidth, other < 1.15 * one];
+    }"""
+    assert page.evaluate(measure) == [0, True]
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 688, "height": 900})  # A4 within its margins
+    assert page.evaluate(measure) == [0, True]
 
 
 def test_the_table_is_sorted_by_keyboard(visit):

@@ -144,6 +144,17 @@ def test_cost_is_needed_and_every_variant_is_a_named_point():
         assert sorted(names) == sorted(THREE)
 
 
+def test_times_that_differ_by_noise_alone_are_not_drawn_apart():
+    rows = fake_rows(THREE)
+    rows.loc[rows["metric"] == "episode_seconds", "value"] *= 1.0 + 0.01 * rows.index % 0.02
+    for axes in accuracy_against_cost(rows).axes:
+        left, right = axes.get_xlim()
+        assert left == 0
+        points = axes.lines[0].get_xdata()
+        assert max(points) < right
+        assert np.ptp(points) < 0.1 * right
+
+
 def test_two_patients_have_no_band_and_no_bar():
     rows = fake_rows(THREE, patients=2)
     for draw in (curve, accuracy_against_cost, boxes):

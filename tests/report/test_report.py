@@ -1,5 +1,6 @@
 """The command: from evaluated runs to documents; what may not stand in one table is refused."""
 
+import json
 import shutil
 
 import pandas as pd
@@ -8,6 +9,7 @@ import yaml
 from trials import complaint, end_of
 
 from catnet.cli import main
+from catnet.evaluations import finished_evaluation, write_evaluation
 from catnet.paths import runs_home
 from catnet.report.rows import read_rows
 from catnet.report.study import study_of_runs
@@ -15,7 +17,7 @@ from catnet.runs import open_run_folder
 
 QUICK = ("evaluate.predictions=false", "train.steps=2")
 FILES = {
-    *("index.html", "rows.csv", "boxes.svg", "curve.svg", "cost.svg"),
+    *("index.html", "rows.csv", "costs.csv", "boxes.svg", "curve.svg", "cost.svg"),
     *(f"{table}.{kind}" for table in ("dice", "comparison") for kind in ("md", "csv", "tex")),
 }
 
@@ -31,7 +33,7 @@ def sweep_home(tiny_home, tmp_path_factory):
         patch.setenv("CATNET_DATA", str(tiny_home / "data"))
         patch.setenv("CATNET_CARDS", str(tiny_home / "cards"))
         patch.setenv("CATNET_RUNS", str(home / "runs"))
-        for number in ("0", "1"):
+        for number in ("1", "2"):
             main(["sweep", str(home / "rounds.yml"), *QUICK, "--only", number])
         main(["sweep", str(home / "rounds.yml"), *QUICK])
     return home
@@ -58,7 +60,8 @@ def test_a_sweep_becomes_documents(sweep, tmp_path, capsys):
     assert "How many &lt;rounds&gt;?" in page
     for word in ("rounds=0", "rounds=1", "untrained (rounds=1)", "copy", "torch", "SHA-256"):
         assert word in page, word
-    assert f"catnet report {sweep.name}" in page
+    assert f"catnet report {sweep.name} -o {folder}" in page
+    assert json.loads((sweep / "sweep.json").read_text())["command"] in page
     dice = pd.read_csv(folder / "dice.csv", keep_default_na=False)
     measured = read_rows(sweep / "rows.csv")
     mine = measured[
@@ -88,6 +91,26 @@ def test_the_default_place_is_beside_the_runs(sweep, capsys):
     assert (sweep / "report" / "index.html").is_file()
 
 
+def test_a_run_alone_is_headed_by_what_it_is_and_set_beside_copying(sweep, tmp_path, capsys):
+    run = runs()[0]
+    end_of(["report", run, "-o", tmp_path], capsys)
+    page = (tmp_path / "index.html").read_text()
+    assert f"<h1>The run {run.name}: catnet, fold 0, seed 0</h1>" in page
+    assert "How many" not in page
+    compared = pd.read_csv(tmp_path / "comparison.csv")
+    assert set(compared["reference"]) == {"copy"}
+    assert "Are the differences more than chance?" in page
+
+
+def test_an_organ_that_only_some_runs_have_is_named(sweep, capsys):
+    one, other = runs()
+    folder = open_run_folder(one)
+    rows = finished_evaluation(folder).rows
+    write_evaluation(folder, rows[rows["organ"] != "spleen"])
+    sentence = complaint(["report", sweep], capsys)
+    assert sentence.startswith(f"the organ spleen is in {other.name}, and not in {one.name}; ")
+
+
 def test_what_differs_between_runs_is_what_varies(sweep):
     study = study_of_runs([open_run_folder(path) for path in runs()])
     assert study.varied == ("model.rounds",)
@@ -113,18 +136,30 @@ def test_what_cannot_be_reported_is_one_sentence(sweep, arguments, words, capsys
     assert words in complaint(["report", *filled], capsys)
 
 
-def test_a_lost_run_is_named(sweep, capsys):
+def test_a_lost_run_is_named_with_what_brings_it_back(sweep, capsys):
     lost = runs()[0]
+    shutil.rmtree(lost / "evaluations")
+    command = json.loads((sweep / "sweep.json").read_text())["command"]
+    sentence = complaint(["report", sweep], capsys)
+    assert f"{lost}: has no whole evaluation" in sentence
+    assert f"give `{command}` again" in sentence
     shutil.rmtree(lost)
-    assert lost.name in complaint(["report", sweep], capsys)
+    sentence = complaint(["report", sweep], capsys)
+    assert sentence.startswith(f"{sweep}: the sweep lacks run {lost.name}; give `{command}` again")
 
 
 def test_a_half_written_file_of_rows_is_named(sweep, tmp_path, capsys):
     (rows,) = runs()[0].glob("evaluations/*/rows.csv")
     rows.write_bytes(rows.read_bytes()[:-20])
+    last = rows.read_text().count("\n") + 1
+    command = json.loads((sweep / "sweep.json").read_text())["command"]
     sentence = complaint(["report", sweep, "-o", tmp_path / "out"], capsys)
-    assert runs()[0].name in sentence
-    assert "has no whole evaluation" in sentence
+    assert sentence == f"{rows}, line {last}: is cut off; give `{command}` again"
+    alone = complaint(["report", runs()[0], "-o", tmp_path / "out"], capsys)
+    assert alone.startswith(f"{rows}, line {last}: is cut off; run `catnet evaluate ")
+    rows.write_text(rows.read_text().rpartition("\n")[0] + "\n")
+    changed = complaint(["report", runs()[0], "-o", tmp_path / "out"], capsys)
+    assert f"{rows.parent}: its rows.csv and settings.json do not fit each other" in changed
     assert not (tmp_path / "out").exists()
 
 

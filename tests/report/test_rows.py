@@ -1,4 +1,6 @@
+import re
 import threading
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from filelock import FileLock
 from catnet.errors import UserError
 from catnet.report import rows as module
 from catnet.report.rows import append_rows, read_rows
+from catnet.report.study import parted
 
 
 @pytest.fixture
@@ -34,6 +37,22 @@ def test_names_stay_text(rows, path):
     assert set(read["card"]) == {'say "a, b"'}
     assert read["fold"].dtype == "int64"
     assert (read["model.rounds"] == 1).all()
+
+
+def test_the_line_of_the_readme_reads_names_exactly(rows, path):
+    names = {"variant": "3", "support": "1+2", "query": "01", "setting": "1", "question": "null"}
+    measured, costs = parted(rows.assign(**names))
+    append_rows(path, measured)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (line,) = re.findall(r"^pandas\.read_csv\(.*\)$", readme, re.MULTILINE)
+    read = eval(line.replace(".../rows.csv", str(path)), {"pandas": pd})
+    pd.testing.assert_frame_equal(read, read_rows(path))
+    assert set(read["query"]) == {"01"}
+    assert set(read["question"]) == {"null"}
+    append_rows(path.with_name("costs.csv"), costs)
+    for file in (path, path.with_name("costs.csv")):
+        plain = pd.read_csv(file).drop(columns="question")  # the word null is its only flaw
+        assert not plain.isna().any(axis=None)
 
 
 def test_adding_keeps_what_is_there_byte_for_byte(rows, path):

@@ -141,9 +141,17 @@ def test_ranks_leave_out_floors_and_what_is_not_there(described):
     assert (missing.text, missing.sort) == ("-", "")
 
 
+def ranks(variants):
+    """What ranks every variant has in any column; nothing is drawn at random but the levels."""
+    lines = dice_table(describe(fake_rows(variants, noise=0))).lines
+    return {line.names[0]: {cell.rank for cell in line.cells} for line in lines if not line.floor}
+
+
 def test_numbers_that_print_alike_share_a_rank_and_one_alone_has_none():
-    described = describe(fake_rows({"a": (1, 50), "b": (2, 50)}, noise=0))
-    assert {cell.rank for line in dice_table(described).lines[3:] for cell in line.cells} == {1}
+    found = ranks({"a": (1, 50), "b": (2, 50), "c": (3, 40)})
+    assert found == {"a": {1}, "b": {1}, "c": {3}}
+    assert ranks({"a": (1, 50), "b": (2, 50)}) == {"a": {None}, "b": {None}}  # no one is best
+    assert ranks({"a": (1, 50), "b": (2, -90)}) == {"a": {1}, "b": {None}}  # nothing segmented
     alone = dice_table(describe(fake_rows({"a": (1, 50)})))
     assert {cell.rank for line in alone.lines for cell in line.cells} == {None}
 

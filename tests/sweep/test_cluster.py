@@ -75,6 +75,14 @@ def test_an_address_that_does_not_answer_is_one_sentence(asked, capsys):
     assert "--ray 127.0.0.1:1: no Ray cluster answers there" in sentence
 
 
+@pytest.mark.parametrize("address", ["nosuchhost", "ray://nosuchhost"])
+def test_an_address_without_a_port_is_one_sentence(asked, address, capsys):
+    """Ray would look for it for minutes."""
+    pytest.importorskip("ray")
+    sentence = complaint(["sweep", asked, "--ray", address], capsys)
+    assert f"--ray {address}: an address has a port, such as nosuchhost:6379" in sentence
+
+
 def test_a_run_that_fits_nowhere_is_one_sentence(asked, capsys):
     pytest.importorskip("ray")
     sentence = complaint(["sweep", asked, "machine.gpu_share=3", "--ray"], capsys)

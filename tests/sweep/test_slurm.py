@@ -53,7 +53,7 @@ def test_every_run_is_a_task_of_an_array(asked, fake):
     done = subprocess.run([SCRIPT, asked, *settings], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     array, gather = (fake / "calls").read_text().splitlines()
-    assert array == "--parsable --array=0-1 --time=1:00:00"
+    assert array == "--parsable --array=1-2 --time=1:00:00"
     assert gather == "--dependency=afterany:4711 --time=1:00:00"
     sweep = Sweep(load_question(asked, settings))
     assert [job.finished for job in sweep.jobs] == [True, True]

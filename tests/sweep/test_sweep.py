@@ -14,10 +14,12 @@ from rich.console import Console
 from trials import complaint, end_of
 
 from catnet.cli import main
+from catnet.commands.sweep import conclude
 from catnet.errors import UserError
 from catnet.files import alone
 from catnet.question import load_question
 from catnet.report.rows import read_rows
+from catnet.report.study import parted
 from catnet.runs import write_settings
 from catnet.sweep import jobs as module
 from catnet.sweep.board import board, clock
@@ -48,7 +50,7 @@ def states_of(sweep, command, *, at_once):
 @pytest.fixture
 def done(asked):
     """The question with its first network trained and evaluated."""
-    main(["sweep", str(asked), *ONE, "--only", "0"])
+    main(["sweep", str(asked), *ONE, "--only", "1"])
     return asked
 
 
@@ -67,7 +69,8 @@ def test_runs_are_trained_evaluated_and_recorded_once(asked, capsys):
     assert (status, "2 runs of rounds, 2 finished" in out) == (0, True)
     after = files(sweep.folder.parents[1])
     changed = {path for path in after if after[path] != before.get(path)}
-    assert changed == {sweep.folder / "sweep.json", sweep.folder / "rows.csv"}
+    written = {sweep.folder / name for name in ("sweep.json", "rows.csv", "costs.csv")}
+    assert changed == written
 
     rows = read_rows(sweep.folder / "rows.csv")
     measured = rows[rows["metric"] == "dice"]
@@ -75,11 +78,10 @@ def test_runs_are_trained_evaluated_and_recorded_once(asked, capsys):
     assert not rows.duplicated(key).any()
     assert set(measured["variant"]) == {"rounds=0", "rounds=1"}
     assert set(measured["model.rounds"]) == {0, 1}
-    assert set(rows[rows["protocol"] == ""]["metric"]) == {
-        *("episode_seconds", "memory_mib", "parameters")
-    }
-    assert (rows[rows["protocol"] == ""]["value"] > 0).all()
-    assert len(pd.read_csv(sweep.folder / "rows.csv")) == len(rows)  # one line for pandas
+    costs = pd.read_csv(sweep.folder / "costs.csv")
+    assert set(costs["metric"]) == {"episode_seconds", "memory_mib", "parameters"}
+    assert (costs["value"] > 0).all()
+    assert not costs.isna().any(axis=None)
 
 
 def test_a_run_of_another_name_is_recognized(done, capsys):
@@ -101,7 +103,7 @@ def test_a_run_that_has_begun_goes_on_under_its_own_settings(asked):
 
 def test_one_network_serves_the_variants_that_differ_in_evaluation(asked):
     settings = (*ONE, "vary.evaluate.support=[extra,each]")
-    main(["sweep", str(asked), *settings, "--only", "0"])
+    main(["sweep", str(asked), *settings, "--only", "1"])
     sweep = sweep_of(asked, *settings)
     assert [len(job.variants) for job in sweep.jobs] == [2]
     rows = read_rows(sweep.folder / "rows.csv")
@@ -115,7 +117,9 @@ def test_a_finished_sweep_is_found_again(done, capsys):
     assert (study.name, study.question) == ("rounds", "How many?")
     assert study.varied == ("model.rounds", "seed")
     stored = read_rows(sweep_of(done, *ONE).folder / "rows.csv")
-    pd.testing.assert_frame_equal(study.rows(), stored, check_dtype=False)
+    measured, costs = parted(study.rows())
+    pd.testing.assert_frame_equal(measured.reset_index(drop=True), stored, check_dtype=False)
+    assert len(costs) == len(read_rows(sweep_of(done, *ONE).folder / "costs.csv")) == 3
 
 
 def test_rows_of_a_run_give_way_to_its_new_ones(done):
@@ -128,6 +132,32 @@ def test_rows_of_a_run_give_way_to_its_new_ones(done):
     rows.assign(value=7.0).to_csv(path, index=False)
     add_rows(sweep, sweep.jobs[0])
     assert path.read_bytes() == before
+
+
+def test_a_damaged_file_of_rows_is_told_before_anything_begins(done, capsys):
+    path = sweep_of(done, *ONE).folder / "rows.csv"
+    path.write_text(path.read_text()[:-5])
+    for command in (["sweep", done, *ONE], ["sweep", done, *ONE, "--only", "1"]):
+        sentence = complaint(command, capsys)
+        assert sentence.startswith(f"{path}, line ")
+        assert sentence.endswith("is cut off; delete it and give the same command again")
+    path.unlink()
+    status, out, _ = end_of(["sweep", done, *ONE], capsys)
+    assert (status, "1 runs of rounds, 1 finished" in out) == (0, True)
+    assert len(read_rows(path))
+
+
+def test_rows_that_cannot_be_added_make_no_run_fail_and_hide_none(asked, capsys):
+    """Whether a run is finished is told by its folder, and the failed ones are told of first."""
+    main(["sweep", str(asked), *ONE, "--only", "1"])
+    sweep = sweep_of(asked, "seed=0")
+    sweep.folder.mkdir(parents=True)
+    (sweep.folder / "rows.csv").write_text("damaged\n")
+    with pytest.raises(UserError, match=r"rows.csv, line 1: .*; delete it and give the same"):
+        conclude(sweep)
+    out = capsys.readouterr().out
+    assert "run 2 of 2 failed" in out
+    assert "run 1 of 2 failed" not in out
 
 
 def test_the_same_runs_by_other_names_have_rows_of_their_own(asked):
@@ -176,12 +206,12 @@ def test_a_job_waits_for_another_that_is_at_the_same_run(asked, capsys):
 
 
 def test_a_failed_run_stops_no_other(asked, capsys, monkeypatch):
-    fails = python("import sys\nif number == 1: sys.exit('catnet: no luck; try again')")
+    fails = python("import sys\nif number == 2: sys.exit('catnet: no luck; try again')")
     sweep = sweep_of(asked)
     seen = states_of(sweep, fails, at_once=2)
-    assert seen[-1] == {0: "done", 1: "failed", 2: "done", 3: "done"}
+    assert seen[-1] == {1: "done", 2: "failed", 3: "done", 4: "done"}
     assert all(list(states.values()).count("running") <= 2 for states in seen)
-    assert seen[0] == {0: "running", 1: "running", 2: "waiting", 3: "waiting"}
+    assert seen[0] == {1: "running", 2: "running", 3: "waiting", 4: "waiting"}
 
     monkeypatch.setattr("catnet.commands.sweep.job_command", lambda file, settings, job: fails(job))
     write_sweep(sweep, command="again")
@@ -191,6 +221,8 @@ def test_a_failed_run_stops_no_other(asked, capsys, monkeypatch):
     log = sweep.jobs[1].log
     assert f"no luck; try again; log: {log}" in out
     assert out.count("ended without a word; see its log") == 3
+    assert "run 2 of 4 failed: " in out
+    assert "catnet report" not in out
     assert "no luck" in log.read_text()
 
 
@@ -256,17 +288,23 @@ def test_the_board_tells_how_far_every_run_is(done):
     (log / "timing.jsonl").write_text('{"step": 2, "seconds": 40.0}\n')
     sweep.jobs[2].folder.path.mkdir()
     sweep.jobs[2].log.write_text("catnet: [oh] dear\n")
-    states = {0: "done", 1: "running", 2: "failed", 3: "waiting"}
+    states = {1: "done", 2: "running", 3: "failed", 4: "waiting"}
     console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(board(sweep, states))
     text = console.export_text()
     assert "rounds, 4 runs: 1 waiting, 1 running, 1 done, 1 failed" in text
     lines = {line.split()[0]: line.split() for line in text.splitlines() if line.split()}
-    assert lines["0"][1:6] == ["rounds=0", "0", "0", "done", "4/4"]
-    assert lines["1"][1:8] == ["rounds=0", "0", "1", "running", "2/4", "0.125", "2:40"]
-    assert lines["3"][1:6] == ["rounds=1", "0", "1", "waiting", "0/4"]
+    assert lines["1"][1:6] == ["rounds=0", "0", "0", "done", "4/4"]
+    assert lines["2"][1:8] == ["rounds=0", "0", "1", "running", "2/4", "0.125", "2:40"]
+    assert lines["4"][1:6] == ["rounds=1", "0", "1", "waiting", "0/4"]
     assert "[oh] dear" in text
     assert [clock(s) for s in (5.0, 125.0, 3600.0)] == ["0:05", "2:05", "1:00:00"]
+
+
+@pytest.mark.parametrize("command", ["sweep", "report"])
+def test_what_only_looks_loads_no_torch(command):
+    code = f"import sys, catnet.commands.{command}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_list_writes_nothing(asked, capsys):
@@ -280,7 +318,7 @@ def test_the_list_writes_nothing(asked, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--only", "4"], "--only 4: this question has the runs 0 to 3"),
+        (["--only", "0"], "--only 0: this question has the runs 1 to 4"),
         (["--only", "0123456789"], "has its file changed since the sweep began?"),
         (["--ray", "asked.yml"], "--ray takes asked.yml for its address"),
         (["vary.train=[{steps: 2},{steps: 3}]"], "vary.train is a group of settings"),
