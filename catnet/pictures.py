@@ -56,7 +56,8 @@ def draw_panels(rows: Sequence[Sequence[Panel]], *, flip: bool, title: str = "")
                         linewidths=1.2,
                         linestyles=LINE[color],
                     )
-            axes.set_title(panel.title, fontsize=8)
+            # y is where a title lies anyway; given, its place is not sought among the hidden ticks
+            axes.set_title(panel.title, fontsize=8, y=1.0)
     if title:
         figure.suptitle(f"{title}; truth blue, solid; prediction orange, dashed", fontsize=8)
     return figure

@@ -41,6 +41,10 @@ class WatchedPredictor:
         """Encode query slices."""
         return self.predictor.query(images)
 
+    def bind(self, encoded: Encoded, masks: Slices) -> Support:
+        """The support of one chunk from encoded slices."""
+        return self.predictor.bind(encoded, masks)
+
     def segment(self, support: Support, query: Encoded, count: int) -> Slices:
         """Probabilities after the last round."""
         with traced_prior(self.predictor.model) as priors:
@@ -75,8 +79,8 @@ class CaseRecorder:
     found: dict[str, dict[int, View]] = field(default_factory=dict)
     wanted: dict[str, frozenset[int]] = field(default_factory=dict)
 
-    def __call__(self, task: Task, slices: Sequence[int]) -> None:
-        """Look at what was just predicted for some slices of a task."""
+    def __call__(self, task: Task, slices: Sequence[int], rows: Sequence[int]) -> None:
+        """Look at what was just predicted for some slices of a task, in those rows."""
         if (task.predictor, task.protocol) != (self.name, self.protocol):
             return
         if task.organ not in self.wanted:
@@ -84,7 +88,7 @@ class CaseRecorder:
             self.wanted[task.organ] = choose_slices(task.slices, shown=shown)
             self.found[task.organ] = {}
         source = next(c.support[0] for c in task.chunks if slices[0] in c.query)
-        for row, number in enumerate(slices):
+        for row, number in zip(rows, slices, strict=True):
             if number in self.wanted[task.organ]:
                 self.found[task.organ][number] = self.view(
                     row, number, organ=task.organ, source=source
@@ -92,7 +96,7 @@ class CaseRecorder:
 
     def view(self, row: int, number: int, *, organ: str, source: int) -> View:
         """What the watched predictor holds in a row: slice `number` by support slice `source`."""
-        probability = np.stack([mask[row].cpu().numpy() for mask in self.watched.last.rounds])
+        probability = np.stack([m[0].cpu().numpy() for m in self.watched.last[[row]].rounds])
         truth = np.asarray(self.query.label[number] == self.organs[organ])
         prior = self.watched.prior
         return View(

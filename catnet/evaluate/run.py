@@ -13,7 +13,8 @@ from catnet.data.store import Case, open_cases
 from catnet.data.volume import resample, write_volume
 from catnet.errors import UserError
 from catnet.evaluate.browse import CaseRecorder, WatchedPredictor
-from catnet.evaluate.cases import CaseResult, score, segment_case
+from catnet.evaluate.cases import CaseResult, score, segment_query
+from catnet.evaluate.kept import KeptSlices
 from catnet.evaluate.pictures import draw_case
 from catnet.evaluate.predictors import CopyPredictor, NetworkPredictor, Predictor
 from catnet.evaluations import Evaluation, evaluation_folder, write_evaluation
@@ -22,6 +23,8 @@ from catnet.runs import RunFolder, check_unchanged
 from catnet.views import save_views
 
 DTYPE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TOGETHER = 4  # sets of supports: as many as `each` gives a query in a fold of five cases
+Pair = tuple[tuple[Case, ...], Case]
 
 
 def evaluate(
@@ -37,27 +40,46 @@ def evaluate(
     trained = folder.run.model.name
     if folder.run.evaluate.pictures:
         predictors[trained] = WatchedPredictor(predictors[trained])
-    rows: list[dict[str, object]] = []
-    for number, (supports, query) in enumerate(pairs):
-        report(number, len(pairs), query.name)
-        rows += evaluate_pair(folder, predictors, query, supports)
+    kept = KeptSlices()
+    rows: dict[int, list[dict[str, object]]] = {}
+    for query, numbers in together(pairs):
+        support_sets = [pairs[number][0] for number in numbers]
+        found = evaluate_query(folder, predictors, query, support_sets, kept=kept)
+        for number in numbers:
+            report(len(rows), len(pairs), query.name)
+            rows[number] = next(found)
     report(len(pairs), len(pairs), "")
-    if not rows:
+    in_order = [row for number in range(len(pairs)) for row in rows[number]]
+    if not in_order:
         raise UserError(
             f"{folder.path}: no organ is shown by both a support and a query of this fold"
         )
-    return write_evaluation(folder, tidy(rows, folder))
+    return write_evaluation(folder, tidy(in_order, folder))
 
 
-def evaluate_pair(
-    folder: RunFolder, predictors: Mapping[str, Predictor], query: Case, supports: Sequence[Case]
-) -> list[dict[str, object]]:
-    """The rows of a query with its supports; writes what is to be seen of it."""
+def together(pairs: Sequence[Pair]) -> Iterator[tuple[Case, list[int]]]:
+    """Every query and the places of its pairs, at most so many that their masks fit in memory."""
+    places: dict[Case, list[int]] = {}
+    for number, (_, query) in enumerate(pairs):
+        places.setdefault(query, []).append(number)
+    for query, numbers in places.items():
+        for start in range(0, len(numbers), TOGETHER):
+            yield query, numbers[start : start + TOGETHER]
+
+
+def evaluate_query(
+    folder: RunFolder,
+    predictors: Mapping[str, Predictor],
+    query: Case,
+    support_sets: Sequence[tuple[Case, ...]],
+    *,
+    kept: KeptSlices,
+) -> Iterator[list[dict[str, object]]]:
+    """The rows of a query with each set of supports; writes what is to be seen of them."""
     settings, trained = folder.run.evaluate, folder.run.model.name
     organs = folder.card.tested_organs(folder.run.data.group)
-    recorder = None
-    if settings.pictures:
-        recorder = CaseRecorder(
+    recorders = [
+        CaseRecorder(
             watched=predictors[trained],
             name=trained,
             protocol=settings.protocols[0],
@@ -65,9 +87,35 @@ def evaluate_pair(
             supports=supports,
             organs=organs,
         )
-    result = segment_case(
-        predictors, query, supports, organs=organs, settings=settings, watch=recorder
+        if settings.pictures
+        else None
+        for supports in support_sets
+    ]
+    results = segment_query(
+        predictors,
+        query,
+        support_sets,
+        organs=organs,
+        settings=settings,
+        watches=recorders,
+        fuse=[trained] if settings.predictions else [],
+        kept=kept,
     )
+    for supports, result, recorder in zip(support_sets, results, recorders, strict=True):
+        yield finish_pair(folder, query, supports, result=result, recorder=recorder)
+
+
+def finish_pair(
+    folder: RunFolder,
+    query: Case,
+    supports: Sequence[Case],
+    *,
+    result: CaseResult,
+    recorder: CaseRecorder | None,
+) -> list[dict[str, object]]:
+    """The rows of a query with its supports; writes what is to be seen of it."""
+    settings, trained = folder.run.evaluate, folder.run.model.name
+    organs = folder.card.tested_organs(folder.run.data.group)
     shots = "+".join(case.name for case in supports)
     rows = [
         {"support": shots, **row}
@@ -84,7 +132,7 @@ def evaluate_pair(
     return rows
 
 
-def support_query_pairs(folder: RunFolder) -> Iterator[tuple[tuple[Case, ...], Case]]:
+def support_query_pairs(folder: RunFolder) -> Iterator[Pair]:
     """Every query of the run's fold with its supports."""
     settings = folder.run.evaluate
     cases = open_cases(folder.card)

@@ -17,10 +17,10 @@ from torch import Tensor
 from catnet.config import Run
 from catnet.data.store import Case
 from catnet.errors import UserError
-from catnet.evaluate.cases import Task, encode, pieces
+from catnet.evaluate.cases import bind, make_tasks, pieces, places_of, plan_case
 from catnet.evaluate.cka import linear_cka, to_positions
+from catnet.evaluate.kept import KeptSlices
 from catnet.evaluate.predictors import NetworkPredictor, Support
-from catnet.evaluate.protocol import plan
 from catnet.evaluate.run import open_predictors, support_query_pairs
 from catnet.model.encoder import Encoded
 from catnet.model.trace import check_rounds, traced
@@ -100,12 +100,10 @@ def compare_case(
     """Organ, slice, round and CKA; the slices pass in batches, each encoded once."""
     organs = folder.card.tested_organs(folder.run.data.group)
     batch = folder.run.evaluate.batch
-    unused = np.zeros(query.image.shape, dtype=bool)
-    tasks = [
-        Task("catnet", "EP1", organ, chunks, encode(predictor, supports, number, chunks), unused)
-        for organ, number in organs.items()
-        if (chunks := plan("EP1", organ=organ, supports=supports, query=query))
-    ]
+    plan = plan_case(query, supports, organs=organs, protocols=["EP1"])
+    kept = KeptSlices().encode(predictor, places_of(supports, plan), batch=batch)
+    bound = bind(predictor, supports, plan, organs=organs, encoded=kept)
+    tasks = make_tasks("catnet", plan, bound, shape=query.image.shape)
     needed = sorted({number for task in tasks for number in task.slices})
     for start in range(0, len(needed), batch):
         window = needed[start : start + batch]

@@ -9,6 +9,7 @@ library's own `resnet50` does not, and it takes torchvision's weight files.
     deep    = stage 4                       (2048 channels, for the prior only)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -46,6 +47,23 @@ class Encoded:
             self.feature.expand(count, *self.feature.shape[1:]),
             self.deep.expand(count, *self.deep.shape[1:]),
         )
+
+    def copy(self) -> "Encoded":
+        """The same in memory of its own, so that a batch is let go of when one slice is kept."""
+        return Encoded(self.feature.clone(), self.deep.clone())
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.feature.nbytes + self.deep.nbytes
+
+
+def concatenate(parts: Sequence[Encoded]) -> Encoded:
+    """Several batches as one; a single one as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    feature, deep = [part.feature for part in parts], [part.deep for part in parts]
+    return Encoded(torch.cat(feature), torch.cat(deep))
 
 
 class Encoder(nn.Module):

@@ -48,6 +48,11 @@ class Prediction:
     query: Features
     size: torch.Size
 
+    def __getitem__(self, rows: list[int]) -> "Prediction":
+        """What is said of some queries."""
+        logits = tuple(one[rows] for one in self.logits)
+        return Prediction(logits, self.support[rows], self.query[rows], self.size)
+
     @property
     def probability(self) -> Float[Tensor, "b H W"]:
         """Foreground probability in the end, at the size of the slice."""

@@ -32,9 +32,9 @@ class RoundKeeper:
     rounds: list[Fused] = field(default_factory=list)
     sources: dict[str, set[int]] = field(default_factory=dict)
 
-    def __call__(self, task: Task, slices: Sequence[int]) -> None:
-        """Look at what was just predicted for some slices of a task."""
-        masks = self.watched.last.rounds
+    def __call__(self, task: Task, slices: Sequence[int], rows: Sequence[int]) -> None:
+        """Look at what was just predicted for some slices of a task, in those rows."""
+        masks = self.watched.last[list(rows)].rounds
         while len(self.rounds) < len(masks):
             self.rounds.append(Fused.empty(self.shape))
         for fused, mask in zip(self.rounds, masks, strict=True):
