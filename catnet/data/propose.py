@@ -139,7 +139,8 @@ def write_card(layout: Layout, seen: Seen, *, name: str, folder: Path, total: in
     spacing = np.median(seen.spacings, axis=0)
     wide, high = np.max(seen.extents, axis=0)[:2]
     plane = max(float(spacing[:2].mean()), max(wide, high) / LARGEST)
-    spacing = [math.ceil(plane * 100) / 100] * 2 + [round(float(spacing[2]), 2)]
+    in_plane = math.ceil(round(plane * 100, 2)) / 100  # headers say 1.2500001 for 1.25
+    spacing = [in_plane] * 2 + [round(float(spacing[2]), 2)]
     size = [32 * max(1, math.ceil(round(mm / spacing[0]) / 32)) for mm in (wide, high)]
     low, bottom, top, peak = np.median(seen.ranges, axis=0)
     modality, why = choose_modality(layout, seen, low=low)
@@ -198,9 +199,13 @@ def organ_lines(layout: Layout, seen: Seen) -> list[str]:
     return lines
 
 
-def choose_folds(total: int) -> int | list:
-    """Five folds, or as many as the cases allow."""
-    return min(5, total // 2) if total >= 4 else [[0, 1], [1, 0]]
+def choose_folds(total: int) -> str:
+    """Five folds, or as many as the cases allow: each is a query once, the next one supports it."""
+    if total >= 4:
+        return str(min(5, total // 2))
+    if total == 1:
+        return "[[0, 1], [1, 0]]  # a question needs two cases; add one before you train"
+    return str([[case, (case + 1) % total] for case in range(total)])
 
 
 def scalar(text: str) -> str:
