@@ -25,6 +25,7 @@ from numpy import ndarray
 from scipy import ndimage
 
 from catnet.arrays import Affine
+from catnet.data.zoom import zoom
 from catnet.errors import UserError, writing
 
 Array = Shaped[ndarray, "x y z"]
@@ -197,10 +198,19 @@ def resample(
         start = tuple(int(n) for n in np.rint(offset))
         return cut(turned, start=start, shape=target.shape, fill=fill, kind=kind)
     scaling = np.diag(linear)
-    diagonal = np.allclose(linear, np.diag(scaling), atol=1e-4)
+    if np.allclose(linear, np.diag(scaling), atol=1e-4):
+        return zoom(
+            turned,
+            scale=scaling,
+            offset=offset,
+            shape=target.shape,
+            order=order,
+            fill=fill,
+            kind=kind or voxels.dtype,
+        )
     return ndimage.affine_transform(
         turned,
-        scaling if diagonal else linear,
+        linear,
         offset=offset,
         output_shape=target.shape,
         output=kind or voxels.dtype,

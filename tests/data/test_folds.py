@@ -223,8 +223,7 @@ def test_too_few_cases_are_said_as_the_folds_would_say_them(make_card, tmp_path)
         assert f"need {needed} cases" in shortage(card, needed - 1)
         cases = named(tmp_path, range(needed - 1))
         with pytest.raises(UserError):
-            for fold in range(2):
-                split(card, cases, fold)
+            [split(card, cases, fold) for fold in range(2)]
 
 
 def test_commands_say_early_that_cases_are_few(raw, write_card, capsys):
