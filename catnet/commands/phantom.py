@@ -47,4 +47,5 @@ def run(options: argparse.Namespace) -> None:
     if few := shortage(card, options.cases):
         print(f"note: {few}; give more --cases, or mend the card's folds")
     write_phantoms(options.raw, modality=card.modality, cases=options.cases, seed=options.seed)
-    print(f"{options.cases} phantoms in {options.raw}")
+    phantoms = "1 phantom" if options.cases == 1 else f"{options.cases} phantoms"
+    print(f"{phantoms} in {options.raw}")

@@ -72,8 +72,14 @@ def run(options: argparse.Namespace) -> None:
                 for remark in Case(case_folder(card, case)).meta.remarks if fresh else ():
                     print(f"note: {remark}")
         except CasesFailedError as error:
-            print(f"{done} cases in {folder}, {made} of them prepared now")
+            print(summary(done, made, folder))
             for sentence in error.failed.values():
                 print(f"  {sentence}", file=sys.stderr)
             raise
-    print(f"{done} cases in {folder}, {made} of them prepared now")
+    print(summary(done, made, folder))
+
+
+def summary(done: int, made: int, folder: Path) -> str:
+    """How many cases there are, and how many of them are new."""
+    cases = "1 case" if done == 1 else f"{done} cases"
+    return f"{cases} in {folder}, {made} of them prepared now"

@@ -117,7 +117,7 @@ def prepare_case(
     truth = read_label(card, label, scan=scan)
     remarks = scan.remarks + truth.remarks
     try:
-        check_pair(scan, truth, image=image, label=label)
+        check_pair(scan, truth, image=image, label=label, option="--resample-labels")
     except UserError:
         if not resample_labels:
             raise

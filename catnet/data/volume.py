@@ -81,12 +81,17 @@ def read_volume(path: Path) -> ScanFile:
         from catnet.data.dicom import read_series  # late: what reads NIfTI waits for no other
 
         return check_scan(path, read_series(path))
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; check the path")
     if path.suffix.lower() in {".nrrd", ".nhdr", ".mha", ".mhd"}:
         from catnet.data.itk import read_itk
 
         return check_scan(path, read_itk(path))
     if path.suffix.lower() in {".dcm", ".ima"}:
-        raise UserError(f"{path}: is one DICOM file; give the folder of its series")
+        raise UserError(
+            f"{path}: is one DICOM file and no scan; give the folder of its series, or a DICOM SEG "
+            "in the place of a label"
+        )
     return check_scan(path, read_nifti(path))
 
 

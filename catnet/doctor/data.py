@@ -74,7 +74,8 @@ def data_of(card: Card, folder: Path) -> Iterator[Line]:
         what = f"stale: {listing(stale)} of {len(cases)} cases, by another version of the card"
         yield Line(subject, "problem", what, again)
     if ready:
-        what = f"{len(ready)} cases are ready, {len(cut)} with supervoxels"
+        count = "1 case is" if len(ready) == 1 else f"{len(ready)} cases are"
+        what = f"{count} ready, {len(cut)} with supervoxels"
         yield Line(subject, "ok", what)
         if few := shortage(card, len(cases)):
             yield Line(subject, "note", few, "prepare more cases, or mend the card's folds")

@@ -67,8 +67,17 @@ def test_nnunet_v2(proposed, lay):
 def test_the_decathlon(proposed, lay):
     folder = lay("imagesTr/liver_{}.nii.gz", "labelsTr/liver_{}.nii.gz")
     (folder / "imagesTr" / "._liver_001.nii.gz").write_bytes(b"a Mac's")
-    describe(folder, modality={"0": "MRI"}, labels={"0": "background", "1": "liver", "4": "cancer"})
+    describe(
+        folder,
+        modality={"0": "MRI"},
+        labels={"0": "background", "1": "liver", "4": "cancer"},
+        description="Liver: and\ncancer",
+        licence="CC-BY-SA 4.0",
+        reference="Somewhere #1",
+    )
     card, _ = proposed(folder)
+    assert (card.title, card.license) == ("Liver: and cancer", "CC-BY-SA 4.0")
+    assert card.source == card.citation == "Somewhere #1"
     assert card.organs == {"liver": 1, "cancer": 4}
     assert (card.modality, card.clip.percentiles) == ("MR", (0, 99.5))
     assert [case.name for case in open_cases(card)][-1] == "liver_010"
