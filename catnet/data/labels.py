@@ -85,9 +85,8 @@ def opening(path: Path) -> bytes:
 def is_label_like(voxels: Array) -> bool:
     """Whether a volume holds few numbers, whole and from 0, as labels do and no scan does."""
     for some in (voxels[::4, ::4, ::4], voxels):
-        if some.min() < 0 or some.max() > NUMBERS or not np.array_equal(some, np.rint(some)):
-            return False
-        if len(distinct(some)) > MOST_NUMBERS:
+        whole = some.dtype.kind in "biu" or np.array_equal(some, np.rint(some))
+        if not whole or some.min() < 0 or len(distinct(some)) > MOST_NUMBERS:
             return False
     return True
 

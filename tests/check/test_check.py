@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -199,7 +200,7 @@ def test_many_organs_leave_the_case_visible(cases, count, recwarn):
     white[::2] = (0, 200, 0)
     organs = [f"organ number {place}_left" for place in range(count)]
     figure = draw_sheet([Strip("a", False, white)] * cases, organs=organs)
-    figure.canvas.draw()
+    figure.savefig(BytesIO(), dpi=100)
     assert not [str(one.message) for one in recwarn]
     legend = figure.legends[0]
     below = legend.get_window_extent()
