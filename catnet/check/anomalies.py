@@ -10,14 +10,16 @@ from statistics import median
 
 from catnet.check.facts import Facts, Triple
 from catnet.data.card import Card
+from catnet.data.sides import side_of
 
 APART = 5.0  # mm that an organ lies on the wrong side of its partner
 FAR = 1.5  # times the median of the cases
 FEW = 3  # cases; with fewer there is no usual one
 CLIPPED = 0.5  # of an organ's voxels
+MOST = 6  # organs that are named
 EMPTY = 0.02  # of all voxels
 AXES = ("first", "second", "third")
-UNPAIRED = ("ventricle", "atrium")  # named after chambers, not after sides
+UNPAIRED = {"ventricle", "atrium"}  # named after chambers, not after sides
 
 
 @dataclass(frozen=True)
@@ -75,24 +77,29 @@ def flipped(card: Card, facts: Facts) -> Iterator[Finding]:
 
 def partners(organs: Mapping[str, int]) -> list[tuple[str, str]]:
     """Pairs of organs, the one on the patient's right first."""
-    pairs = [("liver", "spleen")] if {"liver", "spleen"} <= set(organs) else []
-    for organ in organs:
-        side, _, name = organ.partition(" ")
-        if side == "right" and f"left {name}" in organs and not name.endswith(UNPAIRED):
-            pairs.append((organ, f"left {name}"))
+    known = {side_of(organ): organ for organ in organs}
+    liver, spleen = (known.get(("", (name,))) for name in ("liver", "spleen"))
+    pairs = [(liver, spleen)] if liver and spleen else []
+    for (side, words), organ in known.items():
+        left = known.get(("left", words))
+        if side == "right" and left and not UNPAIRED & set(words):
+            pairs.append((organ, left))
     return pairs
 
 
 def organ_findings(facts: Facts) -> Iterator[Finding]:
     """Organs that are missing, cut to one slice, or lost in the clipping."""
+    missing = [organ for organ, count in facts.slices.items() if count == 0]
+    if missing:
+        named = ", ".join(missing[:MOST]) + (", ..." if len(missing) > MOST else "")
+        several = f"{len(missing)} organs are not in the label: {named}"
+        yield Finding(
+            facts.case,
+            "missing",
+            several if len(missing) > 1 else f"{named} is not in the label",
+            "none if it was removed or not scanned; else check the card's organs and size",
+        )
     for organ, count in facts.slices.items():
-        if count == 0:
-            yield Finding(
-                facts.case,
-                "missing",
-                f"{organ} is not in the label",
-                "none if it was removed or not scanned; else check the card's organs and size",
-            )
         if count == 1:
             yield Finding(
                 facts.case,

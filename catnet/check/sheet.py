@@ -16,13 +16,17 @@ from scipy import ndimage
 from catnet.data.card import Card
 from catnet.data.store import Case
 from catnet.files import write_bytes
-from catnet.pictures import organ_color
+from catnet.pictures import ORGANS, organ_color
 
 SLICES = 6  # of a case
 WIDTH = 160  # pixels of a slice
 CASES = 24  # of one sheet
 FILL = 0.25  # opacity within an organ; its border is opaque
 INCH = 0.0125  # of a pixel of a strip
+LINE = 0.16  # inches of a line of the legend
+MOST_LINES = 18  # of the legend
+LONGEST = 20  # letters of a name in the legend
+SHARED = "organs of one column share a color"
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,16 @@ def save_sheets(path: Path, strips: Sequence[Strip], *, organs: Iterable[str]) -
 def draw_sheet(strips: Sequence[Strip], *, organs: Sequence[str]) -> "Figure":  # noqa: F821
     """One sheet, two cases beside each other; the title of a case with findings is red."""
     from matplotlib.figure import Figure  # late: it costs a second
-    from matplotlib.patches import Patch
 
     columns = min(2, len(strips))
     lines = -(-len(strips) // columns)
     tallest = max(strip.pixels.shape[0] for strip in strips)
+    handles = legend_handles(organs)
     height = lines * (INCH * tallest * 0.8 + 0.3) + 0.6
-    figure = Figure(figsize=(columns * INCH * SLICES * WIDTH * 0.8, height), layout="constrained")
+    rows = -(-len(handles) // len(ORGANS)) + (len(organs) > len(ORGANS))
+    figure = Figure(
+        figsize=(columns * INCH * SLICES * WIDTH * 0.8, height + LINE * rows), layout="constrained"
+    )
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -117,8 +124,40 @@ def draw_sheet(strips: Sequence[Strip], *, organs: Sequence[str]) -> "Figure":  
         axes.imshow(strip.pixels, interpolation="nearest")
         color = "#B00020" if strip.odd else "black"
         axes.set_title(strip.title, fontsize=9, loc="left", color=color, pad=3, parse_math=False)
-    patches = [Patch(color=organ_color(place), label=name) for place, name in enumerate(organs)]
-    legend = figure.legend(handles=patches, loc="outside upper left", ncols=6, frameon=False)
+    legend = figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=len(ORGANS),
+        frameon=False,
+        fontsize=6.5,
+        handlelength=1.0,
+        handletextpad=0.4,
+        columnspacing=0.7,
+        title=SHARED if len(organs) > len(ORGANS) else None,
+        title_fontsize=7,
+        alignment="left",
+    )
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
+
+
+def legend_handles(organs: Sequence[str]) -> list["Patch"]:  # noqa: F821
+    """A patch an organ, in the order of the legend's columns: a column has one color.
+
+    With more organs than the legend has room for, its last line says how many more there are.
+    """
+    from matplotlib.patches import Patch
+
+    count = len(ORGANS)
+    lines = min(-(-len(organs) // count), MOST_LINES)
+    handles = []
+    for color in range(min(count, len(organs))):
+        alike = list(organs[color::count])
+        if len(alike) > lines:
+            alike = [*alike[: lines - 1], f"and {len(alike) - lines + 1} more"]
+        alike = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in alike]
+        handles += [Patch(color=organ_color(color), label=name) for name in alike]
+        empty = Patch(facecolor="none", edgecolor="none", label=" ")
+        handles += [empty] * (lines - len(alike))
+    return handles

@@ -115,6 +115,7 @@ def tell(found: list[Finding], *, count: int, sheets: list[Path]) -> None:
         width = None if sys.stdout.isatty() else SCREEN
         Console(width=width).print(table)
     odd = len({one.case for one in found})
-    print(f"{count} cases, {odd} of them with anomalies" if odd else f"{count} cases, none is odd")
+    cases = "1 case" if count == 1 else f"{count} cases"
+    print(f"{cases}, {odd} of them with anomalies" if odd else f"{cases}, none is odd")
     for path in sheets:
         print(f"picture: {path}")

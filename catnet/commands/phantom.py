@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from catnet.data.card import load_card
+from catnet.data.folds import shortage
 from catnet.data.phantom import write_phantoms
 
 
@@ -43,5 +44,8 @@ def at_least(least: int) -> Callable[[str], int]:
 def run(options: argparse.Namespace) -> None:
     """Write the phantoms."""
     card = load_card(options.card)
+    if few := shortage(card, options.cases):
+        print(f"note: {few}; give more --cases, or mend the card's folds")
     write_phantoms(options.raw, modality=card.modality, cases=options.cases, seed=options.seed)
-    print(f"{options.cases} phantoms in {options.raw}")
+    phantoms = "1 phantom" if options.cases == 1 else f"{options.cases} phantoms"
+    print(f"{phantoms} in {options.raw}")

@@ -18,7 +18,10 @@ example:
 """
 
 import argparse
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -26,6 +29,7 @@ from rich.table import Table
 
 from catnet.commands.progress import progress_bar
 from catnet.errors import UserError
+from catnet.files import LOCK
 from catnet.predict.run import Outcome, plan_queries, predict
 from catnet.predict.session import Request
 
@@ -66,6 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dicom-seg", action="store_true", help="write DICOM SEG, too; queries must be DICOM"
+    )
+    parser.add_argument(
+        "--resample-labels",
+        action="store_true",
+        help="bring a support's label onto its image's grid by nearest neighbor",
     )
     parser.add_argument("--again", action="store_true", help="write what is there already anew")
     parser.add_argument(
@@ -109,8 +118,12 @@ def run(options: argparse.Namespace) -> None:
         organs=tuple(options.organ),
         card=options.card,
         accelerator=options.device,
+        resample_labels=options.resample_labels,
     )
-    with progress_bar("predicting", "{task.fields[query]}") as bar:
+    with (
+        leaving_nothing(options.output),
+        progress_bar("predicting", "{task.fields[query]}") as bar,
+    ):
         task = bar.add_task("", total=None, query="")
         outcomes = list(
             predict(
@@ -130,6 +143,18 @@ def run(options: argparse.Namespace) -> None:
     failed = [outcome for outcome in outcomes if outcome.record is None]
     if failed:
         raise UserError(f"{len(failed)} of {len(outcomes)} queries were left out, see above")
+
+
+@contextmanager
+def leaving_nothing(folder: Path) -> Iterator[None]:
+    """Around work that makes `folder`: where it is refused, no empty folder is left."""
+    there = folder.exists()
+    try:
+        yield
+    except UserError:
+        if not there and folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK}:
+            shutil.rmtree(folder)
+        raise
 
 
 def show(outcomes: list[Outcome]) -> None:

@@ -18,7 +18,9 @@ from pathlib import Path
 from catnet.commands.phantom import at_least
 from catnet.commands.progress import track
 from catnet.data.card import load_card
+from catnet.data.folds import shortage
 from catnet.data.prepare import CasesFailedError, prepare
+from catnet.data.sources import raw_cases
 from catnet.data.store import Case, case_folder
 from catnet.files import alone
 from catnet.paths import data_home
@@ -53,6 +55,8 @@ def run(options: argparse.Namespace) -> None:
     """Prepare every case."""
     card = load_card(options.card)
     folder = data_home() / card.name
+    if few := shortage(card, len(raw_cases(card, options.raw))):
+        print(f"note: {few}; add cases, or mend the card's folds")
     steps = prepare(
         card,
         options.raw,
@@ -68,8 +72,14 @@ def run(options: argparse.Namespace) -> None:
                 for remark in Case(case_folder(card, case)).meta.remarks if fresh else ():
                     print(f"note: {remark}")
         except CasesFailedError as error:
-            print(f"{done} cases in {folder}, {made} of them prepared now")
+            print(summary(done, made, folder))
             for sentence in error.failed.values():
                 print(f"  {sentence}", file=sys.stderr)
             raise
-    print(f"{done} cases in {folder}, {made} of them prepared now")
+    print(summary(done, made, folder))
+
+
+def summary(done: int, made: int, folder: Path) -> str:
+    """How many cases there are, and how many of them are new."""
+    cases = "1 case" if done == 1 else f"{done} cases"
+    return f"{cases} in {folder}, {made} of them prepared now"

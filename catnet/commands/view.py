@@ -16,10 +16,12 @@ example:
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from catnet.errors import UserError
 from catnet.files import write_text
+from catnet.paths import runs_home
 from catnet.runs import SETTINGS, open_run_folder
 from catnet.view.files import SUMMARY, Pair, stem, view_files, view_prediction
 from catnet.view.page import Page, render
@@ -44,6 +46,8 @@ def run(options: argparse.Namespace) -> None:
     path = options.output or place
     text = render(page)
     write_text(path, text)
+    for sentence in page.warnings:
+        print(f"warning: {sentence}", file=sys.stderr)
     print(f"{page.title}\npage: {path} ({len(text) / 1e6:.1f} MB)")
 
 
@@ -65,6 +69,11 @@ def make_page(options: argparse.Namespace) -> tuple[Page, Path]:
                 raise UserError(f"--{option} belongs to a run or a prediction; leave it out here")
         page = view_files(Pair(first, tuple(options.what[1:])), names={}, organ=options.organ)
         return page, options.what[1].parent / f"{stem(options.what[1])}.html"
+    if not (first.exists() or (runs_home() / first).exists()):
+        raise UserError(
+            f"{first}: no such file or folder; give a run, a folder that `catnet predict` wrote, "
+            "or IMAGE LABEL"
+        )
     if first.is_file():
         raise UserError(f"{first}: a scan alone has no mask; give its label too: IMAGE LABEL")
     if (first / SUMMARY).is_file() and not (first / SETTINGS).is_file():

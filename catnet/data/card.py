@@ -106,6 +106,17 @@ class Card(Strict):
             raise ValueError("orientation is three letters, R or L, A or P, S or I, such as LAS")
         return codes
 
+    @field_validator("spacing", mode="before")
+    @classmethod
+    def one_an_axis(cls, spacing: object) -> object:
+        """Three values, of which each may be null."""
+        if spacing is None:
+            raise ValueError(
+                "give mm for each of the three axes, or null for one that keeps the case's own, "
+                "such as [null, null, 3.0]"
+            )
+        return spacing
+
     @field_validator("spacing")
     @classmethod
     def positive(cls, spacing: tuple) -> tuple:

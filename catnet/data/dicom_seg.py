@@ -5,6 +5,7 @@ where their voxels are voxels of it. DICOM PS3.3, A.51.
 """
 
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import highdicom as hd
@@ -29,26 +30,58 @@ def read_seg(card: Card, path: Path, *, scan: ScanFile) -> ScanFile:
     where it cannot be read, is no mask, or has no segment of the card.
     """
     file = only_file(path) if path.is_dir() else path
+    volumes = read_volumes(file, lambda seg: choose_segments(card, seg, path=file))
+    numbers = {organ: card.organs[organ] for organ in volumes}
+    return merge(volumes, numbers, path=file, grid=scan.grid)
+
+
+def read_segments(path: Path, *, scan: ScanFile) -> tuple[ScanFile, dict[int, str]]:
+    """All segments of a DICOM SEG by their own numbers, where there is no card; and their names.
+
+    Otherwise as `read_seg`.
+    """
+    file = only_file(path) if path.is_dir() else path
+    names: dict[int, str] = {}
+
+    def choose(seg: Segmentation) -> dict[str, int]:
+        check_binary(seg, path=file)
+        for number in seg.segment_numbers:
+            names[int(number)] = str(seg.get_segment_description(number).segment_label)
+        return {str(number): number for number in names}
+
+    volumes = read_volumes(file, choose)
+    numbers = {text: int(text) for text in volumes}
+    return merge(volumes, numbers, path=file, grid=scan.grid), names
+
+
+def read_volumes(
+    file: Path, choose: Callable[[Segmentation], dict[str, int]]
+) -> dict[str, ScanFile]:
+    """The chosen segments as masks; raises `UserError` where the file cannot be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of values that are not quite DICOM
             seg = hd.seg.segread(file)
-            chosen = choose_segments(card, seg, path=file)
-            volumes = {organ: read_segment(seg, number) for organ, number in chosen.items()}
+            return {key: read_segment(seg, number) for key, number in choose(seg).items()}
     except (*BROKEN, ValueError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{file}: not a readable DICOM SEG ({why}); get it again") from None
-    placed = {organ: on_grid(volume, scan.grid) for organ, volume in volumes.items()}
-    if all(mask is not None for mask in placed.values()):
-        grid = scan.grid
-    else:
-        grid, placed = next(iter(volumes.values())).grid, {o: v.voxels for o, v in volumes.items()}
-    numbers, remarks = np.zeros(grid.shape, dtype=np.uint16, order="F"), ()
-    for organ, mask in placed.items():
-        remarks += paint(numbers, mask > 0, number=card.organs[organ], path=file)
-    if not numbers.any():
-        raise UserError(f"{file}: the label is empty; give one that shows an organ")
-    return ScanFile(numbers, grid, remarks=remarks)
+
+
+def merge(
+    volumes: Mapping[str, ScanFile], numbers: Mapping[str, int], *, path: Path, grid: Grid
+) -> ScanFile:
+    """Masks as one volume of numbers: on `grid` where their voxels are voxels of it."""
+    placed = {key: on_grid(volume, grid) for key, volume in volumes.items()}
+    if any(mask is None for mask in placed.values()):
+        grid = next(iter(volumes.values())).grid
+        placed = {key: volume.voxels for key, volume in volumes.items()}
+    found, remarks = np.zeros(grid.shape, dtype=np.uint16, order="F"), ()
+    for key, mask in placed.items():
+        remarks += paint(found, mask > 0, number=numbers[key], path=path)
+    if not found.any():
+        raise UserError(f"{path}: the label is empty; give one that shows an organ")
+    return ScanFile(found, grid, remarks=remarks)
 
 
 def only_file(folder: Path) -> Path:
@@ -62,10 +95,15 @@ def only_file(folder: Path) -> Path:
     return found[0]
 
 
-def choose_segments(card: Card, seg: Segmentation, *, path: Path) -> dict[str, int]:
-    """The segment of every organ of the card that is there: by name, or by number."""
+def check_binary(seg: Segmentation, *, path: Path) -> None:
+    """Raise `UserError` for a segmentation of probabilities."""
     if seg.SegmentationType == "FRACTIONAL":
         raise UserError(f"{path}: holds probabilities, not masks; give a binary segmentation")
+
+
+def choose_segments(card: Card, seg: Segmentation, *, path: Path) -> dict[str, int]:
+    """The segment of every organ of the card that is there: by name, or by number."""
+    check_binary(seg, path=path)
     names = {
         seg.get_segment_description(number).segment_label.casefold(): number
         for number in seg.segment_numbers

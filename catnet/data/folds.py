@@ -47,6 +47,23 @@ def split(card: Card, cases: tuple[Case, ...], fold: int) -> Fold:
     return Fold(tested, training)
 
 
+def shortage(card: Card, count: int) -> str:
+    """Why so many cases are too few for the card's folds, in a sentence; empty where they are not.
+
+    Folds that are lists can be used as far as their cases are there.
+    """
+    folds = card.folds
+    needed = 2 * folds if isinstance(folds, int) else 1 + max(max(fold) for fold in folds)
+    if count >= needed:
+        return ""
+    ready = 0 if isinstance(folds, int) else sum(max(fold) < count for fold in folds)
+    cases = "1 case is" if count == 1 else f"{count} cases are"
+    return (
+        f"the folds of card {card.name} need {needed} cases, and {cases} there: {ready} of its "
+        f"{folds if isinstance(folds, int) else len(folds)} folds can be used"
+    )
+
+
 def fold_indices(card: Card, count: int) -> tuple[tuple[int, ...], ...]:
     """The card's lists; or, for a number of folds, blocks that borrow the next one's first case."""
     if not isinstance(card.folds, int):

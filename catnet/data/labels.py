@@ -18,6 +18,9 @@ from catnet.errors import UserError
 
 SAME_PLACE = 0.1  # mm between the corners of two grids; programs round affines differently
 NUMBERS = 1 << 16
+MOST_NUMBERS = 128  # of a label; an image has more, and TotalSegmentator 117 organs
+SEG = b"1.2.840.10008.5.1.4.1.1.66.4"  # DICOM's word for a segmentation
+OPENING = 1024  # bytes of a file, within which DICOM says what it is
 
 
 def label_files(card: Card, label: Path) -> dict[str, Path]:
@@ -42,7 +45,7 @@ def read_label(card: Card, label: Path, *, scan: ScanFile) -> ScanFile:
         from catnet.data.png import read_png_masks
 
         truth = read_png_masks(label, scan)
-    elif label.is_dir() or label.suffix.lower() == ".dcm":
+    elif is_seg(label):
         from catnet.data.dicom_seg import read_seg
 
         return read_seg(card, label, scan=scan)
@@ -50,6 +53,42 @@ def read_label(card: Card, label: Path, *, scan: ScanFile) -> ScanFile:
         truth = read_volume(label)
     numbers = check_labels(card, truth, path=label)
     return ScanFile(numbers, truth.grid, remarks=truth.remarks)
+
+
+def read_numbers(label: Path, *, scan: ScanFile) -> tuple[ScanFile, dict[int, str]]:
+    """A label as its own numbers where no card says what they mean, and the names that it gives.
+
+    A volume, or a DICOM SEG, whose segments have numbers and names; else as `read_label`.
+    """
+    if not is_seg(label):
+        return read_volume(label), {}
+    from catnet.data.dicom_seg import read_segments
+
+    return read_segments(label, scan=scan)
+
+
+def is_seg(label: Path) -> bool:
+    """Whether a label is a DICOM segmentation, or the folder of one."""
+    return label.is_dir() or label.suffix.lower() == ".dcm" or SEG in opening(label)
+
+
+def opening(path: Path) -> bytes:
+    """What a DICOM file says of its kind before anything else; nothing of other files."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(OPENING)
+    except OSError:
+        return b""
+    return start if start[128:132] == b"DICM" else b""
+
+
+def is_label_like(voxels: Array) -> bool:
+    """Whether a volume holds few numbers, whole and from 0, as labels do and no scan does."""
+    for some in (voxels[::4, ::4, ::4], voxels):
+        whole = some.dtype.kind in "biu" or np.array_equal(some, np.rint(some))
+        if not whole or some.min() < 0 or len(distinct(some)) > MOST_NUMBERS:
+            return False
+    return True
 
 
 def read_masks(card: Card, paths: dict[str, Path]) -> ScanFile:
@@ -79,13 +118,19 @@ def paint(numbers: Array, mask: Array, *, number: int, path: Path) -> tuple[str,
     return (f"{path}: {taken} of its voxels belong to an organ that the card names before it",)
 
 
-def check_pair(scan: ScanFile, truth: ScanFile, *, image: Path, label: Path) -> None:
-    """Raise `UserError` where a label does not lie on its image's grid."""
+def check_pair(
+    scan: ScanFile, truth: ScanFile, *, image: Path, label: Path, option: str = ""
+) -> None:
+    """Raise `UserError` where a label does not lie on its image's grid.
+
+    `option` is what the command has against it.
+    """
+    mend = f"or give {option} " if option else ""
     both = f"affines: label {in_words(truth.grid.affine)}, image {in_words(scan.grid.affine)}"
     if scan.grid.shape != truth.grid.shape:
         raise UserError(
             f"{label}: shape {truth.grid.shape} differs from {scan.grid.shape} of {image}; "
-            f"resample the label onto its image, or give --resample-labels ({both})"
+            f"resample the label onto its image {mend}({both})"
         )
     corners = np.array(list(product(*((0, n - 1) for n in scan.grid.shape))))
     here, there = (apply_affine(volume.grid.affine, corners) for volume in (scan, truth))
@@ -93,8 +138,8 @@ def check_pair(scan: ScanFile, truth: ScanFile, *, image: Path, label: Path) -> 
     if apart > SAME_PLACE:
         raise UserError(
             f"{label}: its affine puts voxels up to {apart:.3g} mm away from those of {image}; "
-            "copy the image's affine if both lie on one grid, else resample the label, or give "
-            f"--resample-labels ({both})"
+            f"copy the image's affine if both lie on one grid, else resample the label {mend}"
+            f"({both})"
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from catnet.data.labels import SEG, opening
 from catnet.errors import UserError
 
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".nhdr")
@@ -31,6 +32,7 @@ class Layout:
     label: str
     organs: dict[str, int] = field(default_factory=dict)
     modality: str = ""
+    said: dict[str, str] = field(default_factory=dict)  # title, source, license of its description
 
 
 def find_layout(folder: Path) -> Layout:
@@ -73,7 +75,23 @@ def described(folder: Path) -> Layout:
         f"labelsTr/{{case}}{ending}",
         organs,
         CHANNELS.get(re.split(r"[^a-z0-9]", first)[0], ""),
+        read_words(said),
     )
+
+
+def read_words(said: dict) -> dict[str, str]:
+    """What a description says of title, license and origin, each on one line."""
+    words = {
+        "title": said.get("description") or said.get("name"),
+        "source": said.get("reference"),
+        "license": said.get("licence") or said.get("license"),
+        "citation": said.get("reference"),
+    }
+    return {
+        key: " ".join(text.split())
+        for key, text in words.items()
+        if isinstance(text, str) and text.strip()
+    }
 
 
 def read_organs(labels: dict) -> dict[str, int]:
@@ -87,8 +105,8 @@ def read_organs(labels: dict) -> dict[str, int]:
 def paired(folder: Path) -> Layout:
     """The patterns that pair most images with labels, by a part of their names."""
     found = list(islice(scans(folder), MOST_LOOKED_AT))
-    labels = [name for name in found if is_label(name)]
-    images = [name for name in found if not is_label(name)]
+    labels = [name for name in found if is_label(name) or is_seg_file(folder / name)]
+    images = sorted(set(found) - set(labels))
     ours, theirs = patterns(images), patterns(labels)
     best, most = None, (0, 0)
     for image, cases in ours.items():
@@ -106,24 +124,23 @@ def paired(folder: Path) -> Layout:
 
 
 def scans(folder: Path) -> Iterator[str]:
-    """Volumes, and folders of DICOM slices or of PNG masks, relative to `folder`."""
+    """Volumes, DICOM SEG, and folders of DICOM slices or of PNG masks, relative to `folder`."""
     seen = set()
     for path in sorted(folder.rglob("[!.]*")):
         if not path.is_file():
             continue
         name = path.relative_to(folder).as_posix()
-        if name.lower().endswith(VOLUMES):
+        if name.lower().endswith(VOLUMES) or is_seg_file(path):
             yield name
         elif path.parent not in seen and path.parent != folder:
             seen.add(path.parent)
-            if path.suffix.lower() == ".png" or is_dicom(path):
+            if path.suffix.lower() == ".png" or opening(path):
                 yield path.parent.relative_to(folder).as_posix()
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file opens as DICOM does."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+def is_seg_file(path: Path) -> bool:
+    """Whether a file is a DICOM segmentation, which is a label whatever its name is."""
+    return path.is_file() and SEG in opening(path)
 
 
 def is_label(name: str) -> bool:

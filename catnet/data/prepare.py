@@ -117,7 +117,7 @@ def prepare_case(
     truth = read_label(card, label, scan=scan)
     remarks = scan.remarks + truth.remarks
     try:
-        check_pair(scan, truth, image=image, label=label)
+        check_pair(scan, truth, image=image, label=label, option="--resample-labels")
     except UserError:
         if not resample_labels:
             raise
@@ -190,11 +190,14 @@ def place(
         return sample(scan, grid, low=low, high=high), grid
     every, coarse = coarse_grid(scan.grid)
     body = find_body(scan.voxels[every], threshold=card.body_threshold)
-    extent = np.argwhere(resample(body.astype(np.uint8), coarse, standard, order=0))
-    center = tuple((extent.min(axis=0) + extent.max(axis=0))[:2] / 2)
+    flat = resample(body.astype(np.uint8), coarse, standard, order=0).any(axis=2)
+    ends = [np.flatnonzero(flat.any(axis=other))[[0, -1]] for other in (1, 0)]
+    center = tuple(end.sum() / 2 for end in ends)
     grid = centered(standard, size=card.size, center=center)
-    inside = resample(body.astype(np.float32), coarse, grid, order=1) > 0.25
-    return np.where(inside, sample(scan, grid, low=low, high=high), np.float32(low)), grid
+    outside = resample(body.astype(np.float32), coarse, grid, order=1) <= 0.25
+    voxels = sample(scan, grid, low=low, high=high)
+    np.copyto(voxels, np.float32(low), where=outside)
+    return voxels, grid
 
 
 def sample(scan: ScanFile, grid: Grid, *, low: float, high: float) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from catnet.data.card import Card
-from catnet.data.labels import distinct, label_files, whole_numbers
+from catnet.data.labels import distinct, is_seg, label_files, read_numbers, whole_numbers
 from catnet.data.layouts import Layout, find_layout
 from catnet.data.sources import raw_cases
 from catnet.data.volume import ScanFile, read_volume, standard_grid
@@ -98,8 +98,8 @@ def draft(layout: Layout, name: str) -> Card:
 
 def look(seen: Seen, card: Card, image: Path, label: Path, *, with_image: bool) -> None:
     """Add one case to what was seen."""
-    pictures = label.is_dir() and any(label.glob("[!.]*.png"))
-    scan = read_volume(image) if with_image or pictures else None
+    drawn = label.is_dir() or is_seg(label)  # on the slices of its scan
+    scan = read_volume(image) if with_image or drawn else None
     if with_image:
         grid = standard_grid(scan.grid, orientation=ORIENTATION, spacing=(None,) * 3)
         seen.orientations["".join(nib.aff2axcodes(scan.grid.affine))] += 1
@@ -117,20 +117,23 @@ def look(seen: Seen, card: Card, image: Path, label: Path, *, with_image: bool) 
             seen.voxels[what] += voxels
 
 
-def count(path: Path, scan: ScanFile | None) -> dict[int, int]:
-    """Voxels of every number of a label but 0."""
-    if path.is_dir():
+def count(path: Path, scan: ScanFile | None) -> dict[int | str, int]:
+    """Voxels of every number of a label but 0; of a DICOM SEG by the names of its segments."""
+    names = {}
+    if path.is_dir() and any(path.glob("[!.]*.png")):
         from catnet.data.png import read_png_masks
 
         truth = read_png_masks(path, scan)
-    else:
+    elif scan is None:
         truth = read_volume(path)
+    else:
+        truth, names = read_numbers(path, scan=scan)
     found = Counter()
     for z in range(truth.voxels.shape[2]):
         plane = whole_numbers(truth.voxels[..., z], path=path)
         for number in distinct(plane):
             if number:
-                found[number] += int((plane == number).sum())
+                found[names.get(number, number)] += int((plane == number).sum())
     return dict(found)
 
 
@@ -139,7 +142,8 @@ def write_card(layout: Layout, seen: Seen, *, name: str, folder: Path, total: in
     spacing = np.median(seen.spacings, axis=0)
     wide, high = np.max(seen.extents, axis=0)[:2]
     plane = max(float(spacing[:2].mean()), max(wide, high) / LARGEST)
-    spacing = [math.ceil(plane * 100) / 100] * 2 + [round(float(spacing[2]), 2)]
+    in_plane = math.ceil(round(plane * 100, 2)) / 100  # headers say 1.2500001 for 1.25
+    spacing = [in_plane] * 2 + [round(float(spacing[2]), 2)]
     size = [32 * max(1, math.ceil(round(mm / spacing[0]) / 32)) for mm in (wide, high)]
     low, bottom, top, peak = np.median(seen.ranges, axis=0)
     modality, why = choose_modality(layout, seen, low=low)
@@ -151,10 +155,7 @@ def write_card(layout: Layout, seen: Seen, *, name: str, folder: Path, total: in
         f"# proposed by `catnet cards new`: {layout.kind}, {total} cases",
         *(f"# could not be read: {sentence}" for sentence in seen.bad[:8]),
         f"name: {name}",
-        f"title: {scalar(folder.name)}  # please complete: what it shows, how many cases",
-        "source: unknown  # please complete: where it is from",
-        "license: unknown  # please complete before you share anything made of it",
-        "citation: unknown  # please complete",
+        *origin_lines(layout, folder),
         f"modality: {modality}{why}",
         f"image: {scalar(layout.image)}",
         f"label: {scalar(layout.label)}",
@@ -174,6 +175,22 @@ def write_card(layout: Layout, seen: Seen, *, name: str, folder: Path, total: in
     return "\n".join(lines) + "\n"
 
 
+def origin_lines(layout: Layout, folder: Path) -> list[str]:
+    """Title, source, license and citation: as the folder's description says, or to be completed."""
+    unknown = {
+        "title": (folder.name, "what it shows, how many cases"),
+        "source": ("unknown", "where it is from"),
+        "license": ("unknown", "before you share anything made of it"),
+        "citation": ("unknown", "what to cite"),
+    }
+    return [
+        f"{key}: {scalar(layout.said[key])}  # as dataset.json says; please check"
+        if key in layout.said
+        else f"{key}: {scalar(text)}  # please complete: {what}"
+        for key, (text, what) in unknown.items()
+    ]
+
+
 def choose_modality(layout: Layout, seen: Seen, *, low: float) -> tuple[str, str]:
     """CT or MR, and a comment where that was guessed."""
     said = layout.modality or next((m for m in ("CT", "MR") if seen.modalities[m]), "")
@@ -187,20 +204,27 @@ def organ_lines(layout: Layout, seen: Seen) -> list[str]:
     apart = "{organ}" in layout.label
     names = dict(layout.organs)
     known = set(names if apart else names.values())
-    for number in sorted(key for key in seen.cases if key not in known):
+    others = [key for key in seen.cases if key not in known]
+    for number in sorted(key for key in others if isinstance(key, int)):
         names[f"label {number}"] = number
-    guessed = "" if layout.organs else "  # please give them names"
+    segments = sorted(key for key in others if isinstance(key, str) and not apart)
+    names |= {name: number for number, name in enumerate(segments, start=1)}
+    guessed = "" if layout.organs or segments else "  # please give them names"
     lines = [f"organs:{guessed}"]
     for organ, number in names.items():
-        key = organ if apart else number
+        key = organ if apart or organ in segments else number
         amount = f"in {seen.cases[key]} cases, {seen.voxels[key]} voxels"
         lines.append(f"  {scalar(organ)}: {number}  # {amount}")
     return lines
 
 
-def choose_folds(total: int) -> int | list:
-    """Five folds, or as many as the cases allow."""
-    return min(5, total // 2) if total >= 4 else [[0, 1], [1, 0]]
+def choose_folds(total: int) -> str:
+    """Five folds, or as many as the cases allow: each is a query once, the next one supports it."""
+    if total >= 4:
+        return str(min(5, total // 2))
+    if total == 1:
+        return "[[0, 1], [1, 0]]  # a question needs two cases; add one before you train"
+    return str([[case, (case + 1) % total] for case in range(total)])
 
 
 def scalar(text: str) -> str:

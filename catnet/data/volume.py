@@ -25,6 +25,7 @@ from numpy import ndarray
 from scipy import ndimage
 
 from catnet.arrays import Affine
+from catnet.data.zoom import zoom
 from catnet.errors import UserError, writing
 
 Array = Shaped[ndarray, "x y z"]
@@ -80,12 +81,17 @@ def read_volume(path: Path) -> ScanFile:
         from catnet.data.dicom import read_series  # late: what reads NIfTI waits for no other
 
         return check_scan(path, read_series(path))
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; check the path")
     if path.suffix.lower() in {".nrrd", ".nhdr", ".mha", ".mhd"}:
         from catnet.data.itk import read_itk
 
         return check_scan(path, read_itk(path))
     if path.suffix.lower() in {".dcm", ".ima"}:
-        raise UserError(f"{path}: is one DICOM file; give the folder of its series")
+        raise UserError(
+            f"{path}: is one DICOM file and no scan; give the folder of its series, or a DICOM SEG "
+            "in the place of a label"
+        )
     return check_scan(path, read_nifti(path))
 
 
@@ -197,10 +203,19 @@ def resample(
         start = tuple(int(n) for n in np.rint(offset))
         return cut(turned, start=start, shape=target.shape, fill=fill, kind=kind)
     scaling = np.diag(linear)
-    diagonal = np.allclose(linear, np.diag(scaling), atol=1e-4)
+    if np.allclose(linear, np.diag(scaling), atol=1e-4):
+        return zoom(
+            turned,
+            scale=scaling,
+            offset=offset,
+            shape=target.shape,
+            order=order,
+            fill=fill,
+            kind=kind or voxels.dtype,
+        )
     return ndimage.affine_transform(
         turned,
-        scaling if diagonal else linear,
+        linear,
         offset=offset,
         output_shape=target.shape,
         output=kind or voxels.dtype,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from catnet.data.card import Card, load_card
+from catnet.data.folds import shortage
 from catnet.data.pseudolabels import has_supervoxels
 from catnet.data.store import META, Case, prepared_cases
 from catnet.doctor.line import Line
@@ -42,8 +43,9 @@ def prepared() -> Iterator[Line]:
         if folder.name in known:
             yield from data_of(known[folder.name], folder)
         elif any(folder.glob(f"[!.]*/{META}")):
-            remedy = "set CATNET_CARDS to where the card is, or delete the folder"
-            yield Line(f"data {folder.name}", "note", f"{folder}: no card has this name", remedy)
+            what = f"{folder}: no card in {cards_home()} has this name; it was not looked at"
+            remedy = "set CATNET_CARDS to the folder of its card, or give commands the card's path"
+            yield Line(f"data {folder.name}", "note", what, remedy)
 
 
 def loadable() -> Iterator[Card]:
@@ -72,8 +74,11 @@ def data_of(card: Card, folder: Path) -> Iterator[Line]:
         what = f"stale: {listing(stale)} of {len(cases)} cases, by another version of the card"
         yield Line(subject, "problem", what, again)
     if ready:
-        what = f"{len(ready)} cases are ready, {len(cut)} with supervoxels"
+        count = "1 case is" if len(ready) == 1 else f"{len(ready)} cases are"
+        what = f"{count} ready, {len(cut)} with supervoxels"
         yield Line(subject, "ok", what)
+        if few := shortage(card, len(cases)):
+            yield Line(subject, "note", few, "prepare more cases, or mend the card's folds")
         if 0 < len(cut) < len(ready):
             what = f"{len(ready) - len(cut)} of {len(ready)} cases have no supervoxels of this card"
             yield Line(subject, "note", what, f"catnet supervoxels {card.name}")

@@ -18,6 +18,7 @@ from nibabel.affines import apply_affine
 from numpy import ndarray
 
 from catnet.arrays import Affine
+from catnet.data.sides import side_of
 from catnet.data.volume import Array, Grid, resample
 from catnet.errors import UserError
 from catnet.files import write_bytes
@@ -145,15 +146,7 @@ def describe(series: Sequence[Any], pixels: Integer[ndarray, "n h w"], names: li
         name="catnet", version=own, family=codes.DCM.ArtificialIntelligence
     )
     segments = [
-        seg.SegmentDescription(
-            segment_number=number,
-            segment_label=name[:64],
-            segmented_property_category=codes.SCT.AnatomicalStructure,
-            segmented_property_type=codes.SCT.Organ,
-            algorithm_type=seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-            algorithm_identification=algorithm,
-        )
-        for number, name in enumerate(names, start=1)
+        describe_segment(number, name, algorithm) for number, name in enumerate(names, start=1)
     ]
     return seg.Segmentation(
         source_images=list(series),
@@ -171,3 +164,41 @@ def describe(series: Sequence[Any], pixels: Integer[ndarray, "n h w"], names: li
         content_label="PREDICTION",
         content_description="Not a medical device",
     )
+
+
+def describe_segment(number: int, name: str, algorithm: Any) -> Any:
+    """One segment: an organ by its SNOMED code and side where DICOM knows its name."""
+    from highdicom import seg
+    from highdicom.sr import CodedConcept
+    from pydicom.sr.codedict import codes
+
+    kind, side = organ_code(name)
+    segment = seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name[:64],
+        segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=kind,
+        algorithm_type=seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm,
+    )
+    if side is not None:
+        (concept,) = segment.SegmentedPropertyTypeCodeSequence
+        concept.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept.from_code(side)]
+    return segment
+
+
+def organ_code(name: str) -> tuple[Any, Any | None]:
+    """SNOMED's code of an organ and of its side, by DICOM's own lists of what is segmented.
+
+    `Organ` where the name is none of theirs, as they are English.
+    """
+    from pydicom.sr.codedict import codes
+
+    groups = (codes.CID7154, codes.CID7155, codes.CID7152, codes.CID7160)
+    known = {key.casefold(): code for group in groups for key, code in group.concepts.items()}
+    side, words = side_of(name)
+    sides = {"left": codes.SCT.Left, "right": codes.SCT.Right}
+    if side and side + "".join(words) in known:  # the ventricles have codes of their own
+        return known[side + "".join(words)], None
+    found = known.get("".join(words))
+    return (found, sides.get(side)) if found is not None else (codes.SCT.Organ, None)

@@ -35,6 +35,11 @@ def look_differences(query: Prepared, support: Prepared) -> list[str]:
     name, one, other = support.path.name, query.look, support.look
     if one.content == other.content and query.scan.shape == support.scan.shape:
         return [f"it has the same voxels as the support {name}: the answer was given away"]
+    if query.label_like and not support.label_like:
+        return [
+            "it holds few whole numbers from 0, as a label does and the support "
+            f"{name} does not: give the image, not its label; what was found means nothing"
+        ]
     found = []
     if one.modality != other.modality:
         found.append(

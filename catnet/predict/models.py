@@ -1,5 +1,6 @@
 """What segments: a run, an exported folder, one of a hub, or `copy`, which needs no training."""
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from catnet.evaluate.run import DTYPE
 from catnet.model.hub import HUB, local_folder
 from catnet.model.network import WEIGHTS
 from catnet.model.networks import load_network
+from catnet.paths import runs_home
 from catnet.runs import CARD, PROVENANCE, open_run_folder, read_provenance
 
 COPY = "copy"
@@ -45,6 +47,13 @@ def open_model(place: str, *, card: str | None, accelerator: str) -> Model:
 
 def open_run(place: str, device: torch.device) -> Model:
     """A run that `catnet train` made."""
+    if not (Path(place).exists() or (runs_home() / place).exists()):
+        near = difflib.get_close_matches(place, [COPY], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "see `catnet predict --help`"
+        raise UserError(
+            f"--model {place}: no run, no folder that `catnet export` wrote, not {HUB}OWNER/NAME, "
+            f"and not {COPY!r}; {hint}"
+        )
     folder = open_run_folder(Path(place))
     if not folder.trained:
         raise UserError(

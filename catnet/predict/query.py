@@ -105,8 +105,11 @@ def predict_query(session: Session, path: Path, target: Target, watch: Watch) ->
     query = prepare_scan(session.card, path)
     series = find_series(path, query) if target.dicom_seg else []
     header = query_header(path)
-    warnings = differences(query, [shot.prepared for shot in session.shots], card=session.card)
+    warnings = [remark for shot in session.shots for remark in shot.remarks]
+    warnings += differences(query, [shot.prepared for shot in session.shots], card=session.card)
     canvas = draw(session, query, target, header, watch)
+    organs = organ_lines(canvas.tally, query, session.organs)
+    warnings += [f"nothing was found of {one['name']}" for one in organs if not one["slices"]]
     write_labels(target.label, canvas.labels, query.scan, header)
     if target.dicom_seg:
         write_segmentation(target.seg, series, canvas.labels, query.scan, organs=session.organs)
@@ -118,7 +121,7 @@ def predict_query(session: Session, path: Path, target: Target, watch: Watch) ->
             {"image": str(shot.prepared.path.resolve()), "label": str(shot.source.resolve())}
             for shot in session.shots
         ],
-        "organs": organ_lines(canvas.tally, query, session.organs),
+        "organs": organs,
         "warnings": warnings,
     }
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from einops import rearrange
 
 from catnet.arrays import LabelVolume, Volume
 from catnet.data.card import Card, SupervoxelSettings
-from catnet.data.labels import check_pair
+from catnet.data.labels import check_pair, is_label_like, read_numbers
 from catnet.data.prepare import prepare_image
 from catnet.data.volume import Array, Grid, ScanFile, read_volume, resample, standard_grid
 from catnet.errors import UserError
@@ -47,16 +47,23 @@ class Prepared:
     grid: Grid
     scan: Grid
     look: Look
+    label_like: bool = False  # few whole numbers, as a label has
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A prepared support with its labels on the same grid, and all numbers of its label file."""
+    """A prepared support with its labels on the same grid, and all numbers of its label file.
+
+    names    what the label itself calls them, where it does
+    remarks  what one should know of how it was read
+    """
 
     source: Path
     prepared: Prepared
     label: LabelVolume
     numbers: tuple[int, ...]
+    names: dict[int, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def scan_name(path: Path) -> str:
@@ -75,13 +82,26 @@ def prepare_volume(card: Card, scan: ScanFile, *, path: Path) -> Prepared:
     """A scan that was read from `path`, prepared."""
     voxels, grid = prepare_image(card, scan, path=path)
     image = np.ascontiguousarray(rearrange(voxels, "x y z -> z y x"))
-    return Prepared(path, image, grid, scan.grid, look_at(scan))
+    few = is_label_like(scan.voxels)
+    return Prepared(path, image, grid, scan.grid, look_at(scan), few)
 
 
-def prepare_support(card: Card, image: Path, label: Path) -> Labelled:
-    """An image with its label, prepared; raises `UserError` where they do not fit each other."""
-    scan, truth = read_volume(image), read_volume(label)
-    check_pair(scan, truth, image=image, label=label)
+def prepare_support(
+    card: Card, image: Path, label: Path, *, resample_labels: bool = False
+) -> Labelled:
+    """An image with its label, prepared; raises `UserError` where they do not fit each other.
+
+    `resample_labels` takes a label that does not lie on its image's grid.
+    """
+    scan = read_volume(image)
+    truth, names = read_numbers(label, scan=scan)
+    remarks = ()
+    try:
+        check_pair(scan, truth, image=image, label=label, option="--resample-labels")
+    except UserError:
+        if not resample_labels:
+            raise
+        remarks = (f"{label}: on a grid of its own, resampled by nearest neighbor",)
     numbers = whole_numbers(truth.voxels, path=label)
     prepared = prepare_volume(card, scan, path=image)
     labels = resample(numbers, truth.grid, prepared.grid, order=0)
@@ -91,6 +111,8 @@ def prepare_support(card: Card, image: Path, label: Path) -> Labelled:
         prepared,
         np.ascontiguousarray(rearrange(labels, "x y z -> z y x")),
         tuple(int(number) for number in shown[shown > 0]),
+        names,
+        remarks,
     )
 
 
@@ -125,7 +147,8 @@ def plain_card(supports: Sequence[tuple[Path, Path]]) -> Card:
     Its own spacing, its whole plane, all intensities up to percentile 99.5; `copy` looks at none.
     """
     image, label = supports[0]
-    scan, truth = read_volume(image), read_volume(label)
+    scan = read_volume(image)
+    truth, _ = read_numbers(label, scan=scan)
     numbers = np.unique(whole_numbers(truth.voxels, path=label))
     standard = standard_grid(scan.grid, orientation=PLAIN, spacing=(None, None, None))
     size = tuple(32 * -(-max(32, n) // 32) for n in standard.shape[:2])

@@ -35,6 +35,7 @@ class Request:
     organs: tuple[tuple[int, str | None], ...] = ()
     card: str | None = None
     accelerator: str = "auto"
+    resample_labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,10 @@ def open_session(request: Request) -> Session:
     """Load the model, prepare and encode the supports."""
     model = open_model(request.model, card=request.card, accelerator=request.accelerator)
     card = model.card or plain_card(request.supports)
-    labelled = [prepare_support(card, image, label) for image, label in request.supports]
+    labelled = [
+        prepare_support(card, image, label, resample_labels=request.resample_labels)
+        for image, label in request.supports
+    ]
     organs = choose_organs(request.organs, labelled, card=card)
     if model.card is None:
         model = replace(model, card=card)
@@ -72,8 +76,10 @@ def choose_organs(
     another organ by the same number.
     """
     there = sorted({number for shot in labelled for number in shot.numbers})
-    names = {number: organ for organ, number in card.organs.items()}
-    known = card.name != PLAIN_NAME and set(there) <= {*names, *card.other_labels}
+    own = own_names(labelled)
+    names = own or {number: organ for organ, number in card.organs.items()}
+    others = () if own else card.other_labels
+    known = bool(own) or (card.name != PLAIN_NAME and set(there) <= {*names, *others})
     labels = {number: f"label {number}" for number in there} | (names if known else {})
     listing = ", ".join(f"{n} ({labels[n]})" if known and n in names else f"{n}" for n in there)
     for number, _ in wanted:
@@ -87,6 +93,19 @@ def choose_organs(
             f"{listing} with --organ"
         )
     return {number: name or labels[number] for number, name in wanted}
+
+
+def own_names(labelled: Sequence[Labelled]) -> dict[int, str]:
+    """What the supports' labels call their numbers; raises `UserError` where two disagree."""
+    found: dict[int, str] = {}
+    for shot in labelled:
+        for number, name in shot.names.items():
+            if found.setdefault(number, name).casefold() != name.casefold():
+                raise UserError(
+                    f"{shot.source}: its segment {number} is {name}, that of another support "
+                    f"{found[number]}; give supports whose segments are in one order"
+                )
+    return found
 
 
 def encode(

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from catnet.data.labels import check_pair, is_label_like, read_numbers
 from catnet.data.volume import ScanFile, read_volume
 from catnet.errors import UserError
 from catnet.view.page import Page, Pane
@@ -37,6 +38,7 @@ class Query:
     supports: dict[str, Pair]
     organs: dict[int, str]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def read_prediction(folder: Path) -> dict[str, Query]:
@@ -73,7 +75,8 @@ def read_query(folder: Path, record: Mapping) -> Query:
         Pair(find(folder, record["query"]), (find(folder, record["label"]),)),
         supports,
         {int(organ["number"]): str(organ["name"]) for organ in record["organs"]},
-        (*said, *map(str, record.get("warnings", ()))),
+        tuple(said),
+        tuple(map(str, record.get("warnings", ()))),
     )
 
 
@@ -100,7 +103,12 @@ def view_prediction(
     if support is not None or query.supports:
         beside = query.supports[choose(query.supports, support, option="--support")]
     return view_files(
-        query.pair, support=beside, names=query.organs, organ=organ, notes=query.notes
+        query.pair,
+        support=beside,
+        names=query.organs,
+        organ=organ,
+        notes=query.notes,
+        warnings=query.warnings,
     )
 
 
@@ -120,11 +128,15 @@ def view_files(
     names: Mapping[int, str],
     organ: str | None,
     notes: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
 ) -> Page:
     """The page of an image with its label volumes, and of a support beside it."""
-    volumes = {path: read_labels(path) for pair in (query, support) if pair for path in pair.labels}
+    volumes, own, found = read_pair(query)
+    if support is not None:
+        more, _, others = read_pair(support)
+        volumes, found = volumes | more, found + others
     numbers = sorted({number for volume in volumes.values() for number in shown(volume)})
-    labels = dict(names) or {number: f"label {number}" for number in numbers}
+    labels = dict(names) or {number: own.get(number, f"label {number}") for number in numbers}
     if organ is not None:
         labels = {n: name for n, name in labels.items() if organ in {name, str(n)}}
     if not labels:
@@ -142,17 +154,39 @@ def view_files(
     return Page(
         title=f"{stem(query.image)}: {', '.join(layer.name for layer in panes[0].layers)}",
         notes=(*notes, *describe(query, volumes)),
+        warnings=(*warnings, *found),
         organs=tuple(labels.values()),
         panes=tuple(panes),
     )
 
 
-def read_labels(path: Path) -> ScanFile:
-    """A label volume; raises `UserError` where it holds no whole numbers."""
-    volume = read_volume(path)
+def read_pair(pair: Pair) -> tuple[dict[Path, ScanFile], dict[int, str], tuple[str, ...]]:
+    """The labels of an image, what they call their numbers, and warnings of those elsewhere.
+
+    Raises `UserError` where a label is none, or image and label look swapped.
+    """
+    scan = read_volume(pair.image)
+    volumes, names, warnings = {}, {}, ()
+    for path in pair.labels:
+        volumes[path], own = read_numbers(path, scan=scan)
+        check_whole(volumes[path], path=path)
+        names |= own
+        if is_label_like(scan.voxels) and not is_label_like(volumes[path].voxels):
+            raise UserError(
+                f"{pair.image}: holds few whole numbers, as a label does, and {path} holds many; "
+                "the image comes first: IMAGE LABEL"
+            )
+        try:
+            check_pair(scan, volumes[path], image=pair.image, label=path)
+        except UserError as error:
+            warnings += (f"{error}; it is shown where its own affine puts it",)
+    return volumes, names, warnings
+
+
+def check_whole(volume: ScanFile, *, path: Path) -> None:
+    """Raise `UserError` where a label volume holds no whole numbers."""
     if not np.array_equal(volume.voxels, np.rint(volume.voxels)):
         raise UserError(f"{path}: is no label volume, its values are not whole; swap the files?")
-    return volume
 
 
 def shown(volume: ScanFile) -> list[int]:

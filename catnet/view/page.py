@@ -40,6 +40,7 @@ class Page:
     notes: tuple[str, ...]
     organs: tuple[str, ...]
     panes: tuple[Pane, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def render(page: Page) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from trials import complaint, end_of
 
 from catnet.check.anomalies import find_anomalies, partners
 from catnet.check.facts import examine
-from catnet.check.sheet import draw_strip
+from catnet.check.sheet import Strip, draw_sheet, draw_strip
 from catnet.data.card import load_card
 from catnet.data.phantom import draw_phantom, write_nifti
 from catnet.data.prepare import prepare
@@ -137,6 +138,22 @@ def test_sides_are_those_of_the_names():
     organs = ("right kidney", "left kidney", "right ventricle", "left ventricle", "right lung")
     assert partners(dict.fromkeys(organs, 1)) == [("right kidney", "left kidney")]
     assert partners({"liver": 1, "spleen": 2}) == [("liver", "spleen")]
+    elsewhere = ("Liver", "Spleen", "kidney_left", "kidney_right", "Left Lung", "Right-Lung")
+    found = partners(dict.fromkeys((*elsewhere, "heart_atrium_left", "heart_atrium_right"), 1))
+    assert found == [
+        ("Liver", "Spleen"),
+        ("kidney_right", "kidney_left"),
+        ("Right-Lung", "Left Lung"),
+    ]
+
+
+def test_missing_organs_share_a_row(tmp_path, monkeypatch):
+    def emptied(image, label, affine):
+        return image, np.where(label > 1, 0, label).astype(np.uint8), affine
+
+    card, facts = plant(tmp_path, monkeypatch, fault=emptied)
+    (found,) = (one for one in find_anomalies(card, facts) if one.kind == "missing")
+    assert found.what == "3 organs are not in the label: right kidney, left kidney, spleen"
 
 
 def test_centers_are_those_of_the_raw_scan(tmp_path, monkeypatch):
@@ -173,6 +190,27 @@ def test_the_liver_is_drawn_on_the_left_and_the_spine_below(orientation, tmp_pat
     bright = grey & (pictures[..., 0] > 240)
     rows = np.argwhere(bright)[:, 1]
     assert np.median(rows) > 0.5 * pictures.shape[1], "bone lies at the back"
+
+
+@pytest.mark.parametrize("count", [4, 61, 200])
+@pytest.mark.parametrize("cases", [1, 3])
+def test_many_organs_leave_the_case_visible(cases, count, recwarn):
+    """The legend lies below the strips, whose white picture must be whole, and warns of nothing."""
+    white = np.full((120, 960, 3), 255, np.uint8)
+    white[::2] = (0, 200, 0)
+    organs = [f"organ number {place}_left" for place in range(count)]
+    figure = draw_sheet([Strip("a", False, white)] * cases, organs=organs)
+    figure.savefig(BytesIO(), dpi=100)
+    assert not [str(one.message) for one in recwarn]
+    legend = figure.legends[0]
+    below = legend.get_window_extent()
+    strips = [axes.get_window_extent() for axes in figure.axes[:cases]]
+    assert all(strip.y0 >= below.y1 and strip.height > 60 for strip in strips)
+    assert below.y0 >= 0
+    assert below.x1 <= figure.bbox.x1
+    said = [text.get_text() for text in legend.get_texts()]
+    assert ("organs of one column share a color" in legend.get_title().get_text()) == (count > 7)
+    assert any("more" in one for one in said) == (count == 200)
 
 
 @pytest.fixture

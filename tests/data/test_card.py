@@ -50,6 +50,11 @@ def test_the_tiny_card_is_right(write_card, make_card):
     assert load_card(str(write_card())) == make_card()
 
 
+def test_no_spacing_at_all_says_that_null_is_of_an_axis(make_card):
+    with pytest.raises(ValueError, match=r"three axes, or null for one .* \[null, null, 3.0\]"):
+        make_card(spacing=None)
+
+
 WRONG = {
     "typo": ({"orientation": None, "orientaton": "LAS"}, ["orientaton", "'orientation'"]),
     "typo in a group": ({"clip": {"percentile": [0, 99]}}, ["clip.percentile", "'percentiles'"]),

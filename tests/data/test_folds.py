@@ -5,8 +5,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from catnet.cli import main
 from catnet.data.card import load_card
-from catnet.data.folds import fold_indices, split, support_sets, training_slices
+from catnet.data.folds import (
+    fold_indices,
+    shortage,
+    split,
+    support_sets,
+    training_slices,
+)
 from catnet.data.prepare import prepare
 from catnet.data.store import Case, open_cases
 from catnet.errors import UserError
@@ -207,3 +214,22 @@ def test_chaos_is_prepared_without_interpolation(chaos_cases, chaos):
     means = {organ: np.argwhere(case.label == n).mean(axis=0) for organ, n in ORGANS.items()}
     assert means["right kidney"][2] < 128 < means["left kidney"][2]  # columns run to the left
     assert means["liver"][2] < 128 < means["spleen"][2]
+
+
+def test_too_few_cases_are_said_as_the_folds_would_say_them(make_card, tmp_path):
+    for folds, needed in ((2, 4), (5, 10), ([[0, 1, 2], [2, 3, 0]], 4)):
+        card = make_card(folds=folds)
+        assert shortage(card, needed) == ""
+        assert f"need {needed} cases" in shortage(card, needed - 1)
+        cases = named(tmp_path, range(needed - 1))
+        with pytest.raises(UserError):
+            [split(card, cases, fold) for fold in range(2)]
+
+
+def test_commands_say_early_that_cases_are_few(raw, write_card, capsys):
+    path = write_card()
+    main(["prepare", str(path), "--raw", str(raw)])
+    said = "note: the folds of card tiny need 4 cases, and 3 cases are there: 0 of its 2 folds"
+    assert capsys.readouterr().out.startswith(said)
+    main(["phantom", "phantom_mr", "--raw", str(raw.parent / "phantoms"), "--cases", "1"])
+    assert "and 1 case is there" in capsys.readouterr().out

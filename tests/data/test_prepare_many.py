@@ -63,7 +63,7 @@ def test_the_command_lists_bad_cases_at_the_end(write_card, raw, capsys):
         main(["prepare", str(write_card()), "--raw", str(raw), "--keep-going", "--jobs", "2"])
     assert end.value.code == 2
     out, err = capsys.readouterr()
-    assert out.startswith("2 cases in ")
+    assert out.splitlines()[-1].startswith("2 cases in ")
     assert "image_2.nii.gz: not a readable NIfTI" in err.splitlines()[0]
     assert err.splitlines()[-1].startswith("catnet: 1 of 3 cases could not be prepared (2)")
 

@@ -12,6 +12,7 @@ from trials import complaint
 
 from catnet.cli import main
 from catnet.data.card import load_card
+from catnet.data.folds import shortage
 from catnet.data.layouts import find_layout
 from catnet.data.store import open_cases
 from catnet.data.volume import read_volume
@@ -66,8 +67,17 @@ def test_nnunet_v2(proposed, lay):
 def test_the_decathlon(proposed, lay):
     folder = lay("imagesTr/liver_{}.nii.gz", "labelsTr/liver_{}.nii.gz")
     (folder / "imagesTr" / "._liver_001.nii.gz").write_bytes(b"a Mac's")
-    describe(folder, modality={"0": "MRI"}, labels={"0": "background", "1": "liver", "4": "cancer"})
+    describe(
+        folder,
+        modality={"0": "MRI"},
+        labels={"0": "background", "1": "liver", "4": "cancer"},
+        description="Liver: and\ncancer",
+        licence="CC-BY-SA 4.0",
+        reference="Somewhere #1",
+    )
     card, _ = proposed(folder)
+    assert (card.title, card.license) == ("Liver: and cancer", "CC-BY-SA 4.0")
+    assert card.source == card.citation == "Somewhere #1"
     assert card.organs == {"liver": 1, "cancer": 4}
     assert (card.modality, card.clip.percentiles) == ("MR", (0, 99.5))
     assert [case.name for case in open_cases(card)][-1] == "liver_010"
@@ -147,6 +157,29 @@ def test_nrrd_and_mha(proposed, tmp_path, image, label):
     card, text = proposed(tmp_path / "raw")
     assert (card.image, card.label) == ("{case}.mha", "{case}_seg.nrrd")
     assert "stored as LPS (2)" in text
+
+
+@pytest.mark.parametrize(
+    ("cases", "folds"),
+    [
+        (("1", "2", "3"), ((0, 1), (1, 2), (2, 0))),
+        (("1", "2"), ((0, 1), (1, 0))),
+        (("1",), ((0, 1), (1, 0))),
+    ],
+)
+def test_every_case_of_few_is_a_query_once(proposed, lay, cases, folds):
+    card, text = proposed(lay("image_{}.nii.gz", "label_{}.nii.gz", cases=cases))
+    assert card.folds == folds
+    assert ("a question needs two cases" in text) == (len(cases) == 1)
+    assert bool(shortage(card, len(cases))) == (len(cases) == 1)
+
+
+def test_a_spacing_just_above_is_that_spacing(proposed, tmp_path, write_scan, image, label):
+    affine = np.diag([-1.2500001, 1.2500001, 4.0, 1.0])
+    for case in "ab":
+        write_scan(tmp_path / "raw" / f"{case}.nii.gz", image, affine)
+        write_scan(tmp_path / "raw" / f"{case}_seg.nii.gz", label, affine)
+    assert proposed(tmp_path / "raw")[0].spacing == (1.25, 1.25, 4.0)
 
 
 def test_a_bad_case_is_told_and_left_out(tmp_path, lay, capsys):

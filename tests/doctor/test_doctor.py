@@ -235,7 +235,18 @@ def test_prepared_data_that_is_not_as_it_should_be(home):
     notes = " ".join(line.what for line in lines if line.state == "note")
     assert "1 of 3 cases have no supervoxels" in notes
     assert "1 unfinished folders" in notes
-    assert "no card has this name" in line_of(lines, "data stranger", "note").what
+    stranger = line_of(lines, "data stranger", "note")
+    assert "has this name" in stranger.what
+    assert "delete" not in stranger.remedy, "its card may lie elsewhere"
+
+
+def test_fewer_cases_than_the_folds_need(home):
+    for case in ("5", "6"):
+        shutil.rmtree(home / "tiny" / case)
+    said = line_of(data.prepared(), "data tiny", "note").what
+    assert said == (
+        "the folds of card tiny need 6 cases, and 4 cases are there: 1 of its 2 folds can be used"
+    )
 
 
 def test_no_data_and_no_runs_are_notes():

@@ -1,5 +1,8 @@
 """A DICOM SEG lies where its NIfTI lies: read by pydicom, highdicom, nibabel and SimpleITK."""
 
+import json
+import shutil
+
 import highdicom
 import nibabel as nib
 import numpy as np
@@ -9,12 +12,15 @@ import SimpleITK
 from dicom_query import COLUMNS, COSINES, ROWS, points_of, write_series
 from nibabel.affines import apply_affine
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+from pydicom.sr.codedict import codes
 from trials import complaint, end_of
 
-from catnet.data.volume import Grid, ScanFile
+from catnet.data.card import load_card
+from catnet.data.labels import read_label
+from catnet.data.volume import Grid, ScanFile, read_volume
 from catnet.errors import UserError
 from catnet.predict import scans
-from catnet.predict.dicom_seg import read_series, write_segmentation
+from catnet.predict.dicom_seg import describe_segment, read_series, write_segmentation
 from catnet.predict.write import write_labels
 
 DEPTH = 7
@@ -112,6 +118,28 @@ def test_it_refers_to_the_slices_of_the_query(series, tmp_path):
     assert referenced.SeriesInstanceUID == slices[0].SeriesInstanceUID
 
 
+def test_organs_are_coded_with_their_side():
+    coded = {
+        "kidney_left": ("Kidney", "Left"),
+        "right kidney": ("Kidney", "Right"),
+        "Spleen": ("Spleen", None),
+        "inferior vena cava": ("Inferior vena cava", None),
+        "left ventricle": ("Left ventricle", None),
+        "Milz": ("Organ", None),
+    }
+    for name, (meaning, side) in coded.items():
+        segment = describe_segment(1, name, algorithm())
+        (kind,) = segment.SegmentedPropertyTypeCodeSequence
+        assert (kind.CodeMeaning, kind.CodingSchemeDesignator) == (meaning, "SCT")
+        found = kind.get("SegmentedPropertyTypeModifierCodeSequence", [])
+        assert [one.CodeMeaning for one in found] == ([side] if side else [])
+
+
+def algorithm():
+    family = codes.DCM.ArtificialIntelligence
+    return highdicom.AlgorithmIdentificationSequence(name="x", version="1", family=family)
+
+
 def test_a_query_in_which_nothing_was_found(series, tmp_path):
     folder = series()
     scan = by_simpleitk(folder)
@@ -158,6 +186,36 @@ def test_dicom_in_both_files_out(series, tmp_path, capsys, reads_series):
         assert as_rows(points[segment]) == as_rows(apply_affine(TO_RAS @ image.affine, index))
     assert int(image.header["sform_code"]) == 1
     assert image.header.get_xyzt_units()[0] == "mm"
+
+
+def test_its_own_segmentation_is_a_label(series, tmp_path, capsys):
+    """For predict, for view, and in a folder that a card is proposed for."""
+    folder = series("oblique")
+    scan = read_volume(folder)
+    case = tmp_path / "raw" / "one"
+    shutil.copytree(folder, case / "DICOM")
+    slices = read_series(folder, scan.grid)
+    labels = labels_like(scan.grid.shape)
+    write_segmentation(case / "found.dcm", slices, labels, scan.grid, organs=ORGANS)
+    support = ("--support", case / "DICOM", case / "found.dcm")
+    words = ["predict", "--model", "copy", *support, "--query", folder, "-o", tmp_path / "o"]
+    status, _, err = end_of(words, capsys)
+    assert status == 0, err
+    (record,) = json.loads((tmp_path / "o" / "summary.json").read_text()).values()
+    assert {one["number"]: one["name"] for one in record["organs"]} == {1: "liver", 2: "Milz, groß"}
+    words = ["view", case / "DICOM", case / "found.dcm", "-o", tmp_path / "x.html"]
+    assert end_of(words, capsys)[0] == 0
+    assert "Milz, groß" in (tmp_path / "x.html").read_text(encoding="utf-8")
+    words = ["cards", "new", tmp_path / "raw", "-o", tmp_path / "mine.yml"]
+    assert end_of(words, capsys)[0] == 0
+    card = load_card(str(tmp_path / "mine.yml"))
+    assert (card.image, card.label) == ("{case}/DICOM", "{case}/found.dcm")
+    assert card.organs == {"Milz, groß": 1, "liver": 2}
+    truth = read_label(card, case / "found.dcm", scan=scan)
+    np.testing.assert_array_equal(truth.voxels == 2, labels == 2)
+    assert "a DICOM SEG in the place of a label" in complaint(
+        ["view", case / "found.dcm", case / "found.dcm"], capsys
+    )
 
 
 def test_a_former_segmentation_is_not_written_over(series, tmp_path, capsys, reads_series):

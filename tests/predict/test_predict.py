@@ -197,6 +197,7 @@ def test_an_organ_that_is_nowhere_has_no_confidence(predict, raw, tmp_path):
     out = predict(2, support=(), more=more)
     (organ,) = summary_of(out)["image_2"]["organs"]
     assert (organ["volume_ml"], organ["confidence"], organ["slices"]) == (0, None, 0)
+    assert "nothing was found of label 1" in summary_of(out)["image_2"]["warnings"]
     assert not labels_of(out / "image_2_pred.nii.gz").any()
 
 

@@ -34,7 +34,25 @@ def said(capsys, *given, **kwargs):
 def test_an_unknown_organ_number_lists_those_there(pair, tmp_path, capsys):
     sentence = said(capsys, pair, pair[0], tmp_path / "out", "--organ", "3")
     assert sentence == "--organ 3: no support's label holds it; there are 1, 7"
-    assert not list((tmp_path / "out").glob("*.nii.gz"))
+    assert not (tmp_path / "out").exists(), "nothing was written, and no empty folder is left"
+
+
+def test_a_label_on_another_grid_is_resampled_when_asked(pair, save, tmp_path, capsys):
+    half = nib.load(pair[1]).get_fdata()[::2].astype(np.uint8)
+    label = save("half", half, AFFINE @ np.diag([2, 1, 1, 1]))
+    assert "or give --resample-labels" in said(capsys, (pair[0], label), pair[0], tmp_path / "out")
+    command = words((pair[0], label), pair[0], tmp_path / "out", "--resample-labels")
+    status, out, err = end_of(command, capsys)
+    assert (status, "label 1" in out) == (0, True)
+    assert "on a grid of its own, resampled by nearest neighbor" in err
+
+
+def test_a_label_as_query_is_told(pair, tmp_path, capsys):
+    status, _, err = end_of(words(pair, pair[1], tmp_path / "out"), capsys)
+    assert status == 0
+    assert "give the image, not its label" in err
+    _, _, err = end_of(words((pair[1], pair[1]), pair[1], tmp_path / "two"), capsys)
+    assert "give the image" not in err, "the support is such a one, too"
 
 
 def label_faults():
@@ -91,7 +109,9 @@ def test_a_query_that_is_no_scan(kind, pair, save, tmp_path, capsys):
     elif kind == "constant":
         query = save("query", np.ones(SHAPE, np.float32))
     assert "query.nii.gz" in said(capsys, pair, query, tmp_path / "out")
-    assert {p.name for p in (tmp_path / "out").iterdir()} <= {".lock"}
+    assert not (tmp_path / "out").exists()
+    if kind == "missing":
+        assert "no such file or folder; check the path" in said(capsys, pair, query, tmp_path / "o")
 
 
 def test_a_process_that_is_killed_is_noticed(pair, save, tmp_path, capsys, monkeypatch):
@@ -154,7 +174,7 @@ def test_a_disk_that_is_full(pair, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("nibabel.save", full)
     sentence = said(capsys, pair, pair[0], tmp_path / "out")
     assert "No space left on device" in sentence
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {".lock"}
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -175,6 +195,7 @@ def test_models_that_are_none(pair, tmp_path, capsys, places):
     out = tmp_path / "out"
     begun, run = places("{begun}"), places("{run}")
     assert "not the folder of a run" in said(capsys, pair, pair[0], out, model=tmp_path)
+    assert "did you mean 'copy'?" in said(capsys, pair, pair[0], out, model="copi")
     assert "training has not ended" in said(capsys, pair, pair[0], out, model=begun)
     sentence = said(capsys, pair, pair[0], out, "--card", "tiny", model=run)
     assert "has the card it was trained with; leave --card out" in sentence

@@ -66,6 +66,23 @@ def test_one_label_alone(files, tmp_path, capsys):
     assert np.asarray(unpack(found["panes"][0]["layers"][0]).dataobj).sum() == 3 * 3 * 2
 
 
+def test_a_label_of_another_grid_is_shown_with_a_warning(files, capsys):
+    label = nib.load(files / "truth.nii.gz")
+    elsewhere = label.affine.copy()
+    elsewhere[0, 3] += 7
+    nib.save(nib.Nifti1Image(np.asarray(label.dataobj), elsewhere), files / "far.nii.gz")
+    status, _, err = end_of(["view", files / "scan.nii.gz", files / "far.nii.gz"], capsys)
+    assert status == 0
+    assert err.startswith(f"warning: {files / 'far.nii.gz'}: its affine puts voxels up to 7 mm")
+    assert "--resample-labels" not in err
+    assert "<strong>Warning:</strong>" in (files / "far.html").read_text(encoding="utf-8")
+
+
+def test_image_and_label_swapped(files, capsys):
+    said = complaint(["view", files / "truth.nii.gz", files / "scan.nii.gz"], capsys)
+    assert "the image comes first: IMAGE LABEL" in said
+
+
 SUMMARY = {
     "scan": {
         "query": "scan.nii.gz",
@@ -86,14 +103,17 @@ def test_a_prediction_stands_beside_its_support(labelled, files, capsys):
         summary["scan"]["supports"] = [str(files / "other.nii.gz")]
     (files / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     status, _, err = end_of(["view", str(files)], capsys)
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, "warning: the spacing is unlike the support's\n")
     found = data_of(files / "view.html")
     assert [name for name, _ in found["organs"]] == ["liver <b>"]
     assert [pane["title"] for pane in found["panes"]] == ["query scan", "support other"]
     assert len(found["panes"][1]["layers"]) == labelled
     text = (files / "view.html").read_text(encoding="utf-8").partition("<script")[0]
     assert "<b>" not in text
-    for said in ("Predicted liver &lt;b&gt;: 3.0 ml, mean probability 0.75.", "unlike the support"):
+    for said in (
+        "Predicted liver &lt;b&gt;: 3.0 ml, mean probability 0.75.",
+        "<strong>Warning:</strong> the spacing",
+    ):
         assert said in text
     assert "--case 'x' is not there; there are scan" in complaint(
         ["view", str(files), "--case", "x"], capsys
@@ -150,6 +170,7 @@ def test_a_run_takes_names(trained, tmp_path, capsys):
         ("{run} --case 1 --support 5 --organ spleen", "--support 5 does not show the spleen"),
         ("{begun}", "training has not ended"),
         ("{home}/empty", "not the folder of a run"),
+        ("nothing", "nothing: no such file or folder; give a run, a folder that `catnet predict`"),
         ("{raw}/image_1.nii.gz", "a scan alone has no mask; give its label too"),
         ("{raw}/image_1.nii.gz {raw}/image_1.nii.gz", "is no label volume"),
         (
