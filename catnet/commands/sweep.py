@@ -24,7 +24,6 @@ from catnet.commands.evaluate import evaluate_one
 from catnet.commands.train import train_run
 from catnet.config import MachineSettings
 from catnet.errors import UserError
-from catnet.files import alone
 from catnet.question import load_question
 from catnet.sweep.board import board, line
 from catnet.sweep.cluster import HERE, run_on_ray
@@ -173,7 +172,6 @@ def watch(sweep: Sweep, before: States, engine: Iterator[States]) -> dict[int, S
 def do_one(sweep: Sweep, job: Job) -> None:
     """Train and evaluate one job here, and add its rows."""
     train_run(job.folder, patience=FOREVER)
-    with alone(job.folder.path, patience=FOREVER):
-        for evaluated in job.evaluations:
-            evaluate_one(evaluated, again=False)
+    for evaluated in job.evaluations:
+        evaluate_one(evaluated, again=False, patience=FOREVER)
     add_rows(sweep, job)
