@@ -78,7 +78,7 @@ def check_finite(folder: RunFolder, objective: Objective) -> None:
 def open_training(folder: RunFolder) -> tuple[tuple[Case, ...], EpisodeSource]:
     """All prepared cases, and the episodes of those that train; raises `UserError` as `train`."""
     cases = open_cases(folder.card)
-    if checkpoints(folder.checkpoints):
+    if folder.begun:
         check_unchanged(folder, cases)
     training = split(folder.card, cases, folder.run.data.fold).training
     return cases, open_source(folder.card, training, folder.run.data, seed=folder.run.seed)
