@@ -9,6 +9,7 @@ $CATNET_RUNS/NAME-IDENTITY/run.yml            every setting
                           /tensorboard/       scalars and episode pictures
                           /model/             the trained network, for `from_pretrained`
                           /cost.json          what an episode took
+                          /replay/            the step that ended it, if one did; `catnet replay`
                           /evaluations/       rows, predictions, pictures, views to browse
 """
 
@@ -122,11 +123,11 @@ def open_run_folder(path: Path, *, overrides: Sequence[str] = ()) -> RunFolder:
     return RunFolder(path, changed, card)
 
 
-def check_unchanged(folder: RunFolder, cases: tuple[Case, ...]) -> None:
+def check_unchanged(folder: RunFolder, cases: tuple[Case, ...], *, training: bool = False) -> None:
     """Raise `UserError` where the card or its cases are not those that the run was trained on.
 
     A fold is a list of places: with one case more, a case that trained may become a tested one.
-    The pseudo-labels matter as long as it trains.
+    The pseudo-labels matter to `training` alone.
     """
     path = folder.path / PROVENANCE
     known = read_provenance(path)
@@ -137,7 +138,7 @@ def check_unchanged(folder: RunFolder, cases: tuple[Case, ...]) -> None:
             f"{path}: is gone, and with it what the run was trained on; bring it back, or delete "
             "the run's folder and train again"
         )
-    now = data_facts(folder, cases, training=not folder.trained)
+    now = data_facts(folder, cases, training=training)
     known.setdefault("supervoxels", now.get("supervoxels"))  # older runs did not note them
     if any(known.get(key) != fact for key, fact in now.items()):
         raise UserError(

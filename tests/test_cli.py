@@ -63,6 +63,7 @@ OPTIONS = {
     ],
     "doctor": ["--json"],
     "similarity": ["RUN", "-o DIR, --output DIR"],
+    "replay": ["FILE|RUN", "--step K", "--exact"],
     "zoo": [
         "NAME",
         "--options",

@@ -56,7 +56,7 @@ def run_line(path: Path) -> Iterator[Line]:
 def lost_data(folder: RunFolder) -> str:
     """Why a run's data is no longer what it was trained on; empty where it is."""
     try:
-        check_unchanged(folder, open_cases(folder.card))
+        check_unchanged(folder, open_cases(folder.card), training=not folder.trained)
     except UserError as error:
         return str(error)
     return ""
