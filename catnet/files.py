@@ -54,9 +54,9 @@ def held(folder: Path) -> bool:
 def alone(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Around work that two processes must not do in one folder at the same time.
 
-    The lock ends with its process, however that ends. Raises `UserError`, which says who it is,
-    where another has it and has not given it back after `patience` seconds; a negative patience has
-    no end.
+    The lock ends with its process, however that ends, and what that was writing is taken away.
+    Raises `UserError`, which says who it is, where another has it and has not given it back after
+    `patience` seconds; a negative patience has no end.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,12 +69,33 @@ def alone(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
                 "end"
             ) from None
     try:
+        clear_cut_off(folder)
         write_text(folder / HOLDER, json.dumps(this_process()) + "\n")
         yield
     finally:
         with suppress(OSError):  # on a disk that was closed meanwhile
             (folder / HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+def clear_cut_off(folder: Path) -> None:
+    """Remove files that processes which were killed had not written to the end: `.PID-NAME`."""
+    for path in folder.rglob(".*-*"):
+        pid = path.name[1:].partition("-")[0]
+        if pid.isdecimal() and path.is_file() and not is_alive(int(pid)):
+            with suppress(OSError):
+                path.unlink()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number is running, be it ours or not."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def this_process() -> dict[str, object]:

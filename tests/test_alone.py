@@ -135,3 +135,14 @@ def test_the_loser_writes_nothing(places, holder, tiny, tiny_home, capsys):
     complaint(["train", tiny_home / "tiny.yml", "name=new", "machine.log_every=7"], capsys)
     assert (folder.path / "run.yml").read_bytes() == before
     assert load_card(str(folder.path / "card.yml")) == folder.card
+
+
+def test_what_a_dead_process_had_not_written_to_the_end_is_taken_away(tmp_path):
+    (tmp_path / "below").mkdir()
+    dead = [tmp_path / ".4194305-rows.csv", tmp_path / "below" / ".4194305-x.nii.gz"]
+    kept = [tmp_path / f".{os.getpid()}-rows.csv", tmp_path / "4194305-mine", tmp_path / ".a-b"]
+    for path in (*dead, *kept):
+        path.write_text("half")
+    with alone(tmp_path):
+        assert not any(path.exists() for path in dead)
+        assert all(path.exists() for path in kept)
