@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 BROWSERS := chromium chromium-browser google-chrome
 
-.PHONY: demo bench test lint install browser clean
+.PHONY: demo bench test test-long lint install browser clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
@@ -22,6 +22,10 @@ bench: install
 
 test: install lint browser
 	CATNET_ARTEFACTS="$${CATNET_ARTEFACTS:-artifacts}" $(BIN)/pytest -n auto --dist worksteal
+
+# What takes hours: 200 kills, 20,000 steps of hostile episodes, memory over 5,000 steps.
+test-long: install
+	$(BIN)/pytest -m long --timeout 0
 
 # The report page is tested in Debian's Chromium; where it cannot be had, that test skips and says so.
 browser:

@@ -1,10 +1,14 @@
 """Checkpoints: weights, optimizer state and the number of finished steps, in one safetensors file.
 
-No pickle: tensors under `model/NAME` and `optimizer/PARAMETER/NAME`, the rest as header text. Each
-file is written beside its place and moved there, and the one before it is kept, so that a run that
-is killed at any moment finds a whole one.
+No pickle: tensors under `model/NAME` and `optimizer/PARAMETER/NAME`, the rest as header text, and a
+checksum over all of it: a bit that has turned, a tensor that is gone or another step is noticed.
+Each file is written beside its place and moved there, and the one before it is kept, so that a run
+that is killed at any moment finds a whole one.
 """
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -31,7 +35,8 @@ def save_checkpoint(
         for name, value in state.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{number}/{name}"] = value.contiguous()
-    content = save(tensors, metadata={"step": str(step), "run": run})
+    facts = {"step": str(step), "run": run}
+    content = save(tensors, metadata={**facts, "checksum": checksum(tensors, facts)})
     write_bytes(folder / file_name(str(step)), content)
     for old in (*checkpoints(folder)[:-KEPT], *folder.glob(".*-step-*")):
         old.unlink(missing_ok=True)  # the hidden ones are what a kill cut off
@@ -61,10 +66,9 @@ def load_checkpoint(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: damaged checkpoint ({error}); delete it") from None
-    if facts.get("run") != run:
-        raise UserError(f"{path}: belongs to run {facts.get('run')}, not {run}; delete it")
-    if path.name != file_name(facts.get("step", "")):
-        raise UserError(f"{path}: holds step {facts.get('step')} by another name; delete it")
+    check_facts(path, facts, run=run)
+    if facts.pop("checksum", None) != checksum(tensors, facts):
+        raise UserError(f"{path}: damaged checkpoint (its checksum is another); delete it")
     weights = under("model/", tensors)
     if name := first_difference(model.state_dict(), weights):
         raise UserError(f"{path}: checkpoint of another architecture ({name}); delete it")
@@ -76,6 +80,23 @@ def load_checkpoint(
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     return int(facts["step"])
+
+
+def check_facts(path: Path, facts: dict[str, str], *, run: str) -> None:
+    """Raise `UserError` where a file's header tells of another run, or of another step."""
+    if facts.get("run") != run:
+        raise UserError(f"{path}: belongs to run {facts.get('run')}, not {run}; delete it")
+    if path.name != file_name(facts.get("step", "")):
+        raise UserError(f"{path}: holds step {facts.get('step')} by another name; delete it")
+
+
+def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
+    """SHA-256 of everything in a file: what it tells, and every tensor's name, type and bytes."""
+    seal = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        seal.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        seal.update(memoryview(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()))
+    return seal.hexdigest()
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ COMMANDS = {
     "check": "a picture of every prepared case, and a table of what is odd about them",
     "supervoxels": "cut prepared cases into 3D pseudo-labels",
     "train": "train the network of a run file",
+    "replay": "compute one step of a training again, to see where a number went wrong",
     "evaluate": "Dice per organ of a trained run, under EP1 and EP2, beside baselines",
     "predict": "segment whole scans like a labelled one, on their own grids",
     "export": "a folder of a trained run to share: weights, card, model card, MONAI bundle",

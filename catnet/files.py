@@ -1,15 +1,20 @@
 """Files that are whole or not there, however a process ends."""
 
+import json
 import os
+import shlex
+import socket
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from catnet.errors import UserError, writing
 
-LOCK = ".lock"
+LOCK, HOLDER = ".lock", ".lock.json"  # apart: to open a lock may empty it
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -39,6 +44,8 @@ def held(folder: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except OSError:  # nobody can be at work in a folder that is closed
+        return False
     lock.release()
     return False
 
@@ -47,17 +54,67 @@ def held(folder: Path) -> bool:
 def alone(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Around work that two processes must not do in one folder at the same time.
 
-    The lock ends with its process, however that ends. Raises `UserError` where another has it,
-    and has not given it back after `patience` seconds; a negative patience has no end.
+    The lock ends with its process, however that ends, and what that was writing is taken away.
+    Raises `UserError`, which says who it is, where another has it and has not given it back after
+    `patience` seconds; a negative patience has no end.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=patience)
+        except Timeout:
+            raise UserError(
+                f"{folder}: another process is at work here{tell_holder(folder)}; wait for it to "
+                "end"
+            ) from None
     try:
-        lock.acquire(timeout=patience)
-    except Timeout:
-        raise UserError(f"{folder}: another process is at work here; wait for it to end") from None
-    try:
+        clear_cut_off(folder)
+        write_text(folder / HOLDER, json.dumps(this_process()) + "\n")
         yield
     finally:
+        with suppress(OSError):  # on a disk that was closed meanwhile
+            (folder / HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+def clear_cut_off(folder: Path) -> None:
+    """Remove files that processes which were killed had not written to the end: `.PID-NAME`."""
+    for path in folder.rglob(".*-*"):
+        pid = path.name[1:].partition("-")[0]
+        if pid.isdecimal() and path.is_file() and not is_alive(int(pid)):
+            with suppress(OSError):
+                path.unlink()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number is running, be it ours or not."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def this_process() -> dict[str, object]:
+    """What another process is told of this one."""
+    program = Path(sys.argv[0]).name
+    words = ["catnet" if program == "__main__.py" else program, *sys.argv[1:]]
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {
+        "command": shlex.join(words),
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "since": since,
+    }
+
+
+def tell_holder(folder: Path) -> str:
+    """Who has the lock of a folder, in words; empty in the moment before it has written that."""
+    try:
+        known = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        return ": `{command}` (process {process} on {host}, since {since})".format_map(known)
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

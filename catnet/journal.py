@@ -1,7 +1,6 @@
 """What a training run leaves behind: a line of JSON, TensorBoard scalars and episode pictures."""
 
 import json
-import math
 import resource
 import sys
 import time
@@ -16,7 +15,6 @@ from torch import nn
 
 from catnet.engine import Engine
 from catnet.episode import Episode
-from catnet.errors import UserError
 from catnet.files import write_text
 from catnet.model.loss import Losses
 from catnet.pictures import PREDICTED, TRUTH, Panel, draw_panels
@@ -66,7 +64,7 @@ class Journal:
         return SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.done + 1)
 
     def after(self, step: int, losses: Losses, episode: Episode, *, rate: float) -> None:
-        """Record a finished step where it is due; raises `UserError` for a loss without a value."""
+        """Record a finished step where it is due."""
         machine, steps = self.folder.run.machine, self.folder.run.train.steps
         if step % machine.log_every == 0 or step == steps:
             self.write(step, losses, rate=rate)
@@ -77,11 +75,6 @@ class Journal:
         """One line of the log, means over the processes, and the same as scalars."""
         parts = (losses.total.detach(), losses.segmentation, losses.alignment)
         loss, segmentation, alignment = self.engine.mean(torch.stack(parts).float()).tolist()
-        if not math.isfinite(loss):
-            raise UserError(
-                f"{self.folder.path}: the loss of step {step} is {loss}; lower train.rate or use "
-                "train.precision=float32, then start a new run"
-            )
         if not self.engine.first:
             return
         values = {"loss": loss, "segmentation": segmentation, "alignment": alignment, "rate": rate}
@@ -132,16 +125,23 @@ def forget_after(path: Path, step: int) -> None:
         write_text(path, "".join(kept))
 
 
-def draw_episode(losses: Losses, episode: Episode) -> "Figure":  # noqa: F821
-    """The first episode of a step: support, query, and the query mask after every round."""
-    rounds = [mask[0].detach().float().cpu().numpy() for mask in losses.prediction.rounds]
+def draw_episode(losses: Losses, episode: Episode, *, most: int = 1) -> "Figure":  # noqa: F821
+    """The first episodes of a step: support, query, and the query mask after every round."""
+    rows = [episode_row(losses, episode[k : k + 1], k) for k in range(min(most, len(episode)))]
+    return draw_panels(rows, flip=False)
+
+
+def episode_row(losses: Losses, episode: Episode, number: int) -> list[Panel]:
+    """One episode, which is `number` in its batch."""
+    rounds = [mask[number].detach().float().cpu().numpy() for mask in losses.prediction.rounds]
     support, query = (x.cpu().numpy() for x in (episode.support[0, 0, 0], episode.query[0, 0]))
     support_mask, query_mask = (
         x.cpu().numpy() for x in (episode.support_mask[0, 0], episode.query_mask[0])
     )
-    row = [Panel("support", support, {TRUTH: support_mask})]
-    row += [
-        Panel(f"M_{number}", query, {TRUTH: query_mask, PREDICTED: mask})
-        for number, mask in enumerate(rounds)
+    return [
+        Panel("support", support, {TRUTH: support_mask}),
+        *(
+            Panel(f"M_{number}", query, {TRUTH: query_mask, PREDICTED: mask})
+            for number, mask in enumerate(rounds)
+        ),
     ]
-    return draw_panels([row], flip=False)

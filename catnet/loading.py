@@ -9,7 +9,7 @@ where the slices lie on the GPU (`machine.cases`) everything but the numbers.
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -44,6 +44,11 @@ class Begun:
 def training_batch(source: EpisodeSource, run: Run, *, engine: Engine, step: int) -> Episode:
     """This process's share of the episodes of a step, augmented on the device."""
     return finish(begin(source, run, engine=engine, step=step), source, engine=engine)
+
+
+def whole_batch(source: EpisodeSource, run: Run, engine: Engine, *, step: int) -> Episode:
+    """The episodes of a step, counted from 1, as one process alone would draw them."""
+    return training_batch(source, run, engine=replace(engine, rank=0, world=1), step=step - 1)
 
 
 def begin(source: EpisodeSource, run: Run, *, engine: Engine, step: int) -> Begun:

@@ -9,6 +9,7 @@ $CATNET_RUNS/NAME-IDENTITY/run.yml            every setting
                           /tensorboard/       scalars and episode pictures
                           /model/             the trained network, for `from_pretrained`
                           /cost.json          what an episode took
+                          /replay/            the step that ended it, if one did; `catnet replay`
                           /evaluations/       rows, predictions, pictures, views to browse
 """
 
@@ -23,8 +24,9 @@ from pathlib import Path
 
 import yaml
 
-from catnet.config import Run
+from catnet.config import Run, digest
 from catnet.data.card import Card, load_card
+from catnet.data.folds import split
 from catnet.data.store import Case
 from catnet.errors import UserError
 from catnet.files import write_text
@@ -62,6 +64,11 @@ class RunFolder:
     def trained(self) -> bool:
         """Whether training has ended."""
         return (self.model / "model.safetensors").is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything of a training to go on from."""
+        return self.trained or any(self.checkpoints.glob("*.safetensors"))
 
 
 def find_run_folder(run: Run) -> RunFolder:
@@ -116,30 +123,54 @@ def open_run_folder(path: Path, *, overrides: Sequence[str] = ()) -> RunFolder:
     return RunFolder(path, changed, card)
 
 
-def check_unchanged(folder: RunFolder, cases: tuple[Case, ...]) -> None:
+def check_unchanged(folder: RunFolder, cases: tuple[Case, ...], *, training: bool = False) -> None:
     """Raise `UserError` where the card or its cases are not those that the run was trained on.
 
     A fold is a list of places: with one case more, a case that trained may become a tested one.
+    The pseudo-labels matter to `training` alone.
     """
-    known = read_provenance(folder.path / PROVENANCE)
-    now = {"identity": folder.identity, "data": {case.name: case.meta.sources for case in cases}}
-    if any(known.get(key, value) != value for key, value in now.items()):
+    path = folder.path / PROVENANCE
+    known = read_provenance(path)
+    if not known and not folder.begun:
+        return
+    if not known:
         raise UserError(
-            f"{folder.path}: card {folder.card.name} or its prepared cases have changed since this "
-            "run was trained; bring them back, or delete the folder and train again"
+            f"{path}: is gone, and with it what the run was trained on; bring it back, or delete "
+            "the run's folder and train again"
         )
+    now = data_facts(folder, cases, training=training)
+    known.setdefault("supervoxels", now.get("supervoxels"))  # older runs did not note them
+    if any(known.get(key) != fact for key, fact in now.items()):
+        raise UserError(
+            f"{folder.path}: card {folder.card.name}, its prepared cases or their supervoxels have "
+            "changed since this run was trained; bring them back, or delete the folder and train "
+            "again"
+        )
+
+
+def data_facts(folder: RunFolder, cases: tuple[Case, ...], *, training: bool) -> dict[str, object]:
+    """What a run is and what it is computed from, as hashes; with `training`, pseudo-labels too."""
+    facts = {
+        "identity": folder.identity,
+        "data": {case.name: case.meta.sources for case in cases},
+    }
+    if training and folder.run.data.labels == "supervoxels":
+        facts["supervoxels"] = {
+            case.name: digest(case.supervoxel_meta.model_dump(mode="json"))
+            for case in split(folder.card, cases, folder.run.data.fold).training
+        }
+    return facts
 
 
 def provenance(folder: RunFolder, cases: tuple[Case, ...]) -> dict[str, object]:
     """What a number must be read with: commit, versions, machine, data hashes."""
     packages = ("catnet", "torch", "monai", "segmentation-models-pytorch", "timm", "numpy")
     return {
-        "identity": folder.identity,
         "commit": commit(),
         "versions": {name: version(name) for name in packages},
         "python": platform.python_version(),
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "data": {case.name: case.meta.sources for case in cases},
+        **data_facts(folder, cases, training=True),
     }
 
 

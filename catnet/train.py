@@ -8,18 +8,20 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from catnet.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from catnet.checkpoint import checkpoints, file_name, load_checkpoint, save_checkpoint
 from catnet.config import Run, TrainSettings
 from catnet.data.episodes import EpisodeSource, open_source
 from catnet.data.folds import split
 from catnet.data.store import Case, open_cases
-from catnet.engine import start_engine
+from catnet.engine import Engine, start_engine
 from catnet.errors import UserError
+from catnet.guard import Guard
 from catnet.journal import Journal, Progress
-from catnet.loading import episodes, place_cases
-from catnet.model.loss import Objective
+from catnet.loading import episodes, place_cases, whole_batch
+from catnet.model.loss import Losses, Objective
 from catnet.model.networks import initial_model
 from catnet.runs import PROVENANCE, RunFolder, check_unchanged, provenance, write_json
 
@@ -41,20 +43,22 @@ def train(
     done = resume(folder, objective, optimizer, say=say if engine.first else ignore)
     forward = engine.wrap(objective)
     journal = Journal(folder, engine=engine, done=done, report=report)
+    guard = Guard(
+        folder, engine=engine, redraw=lambda step: whole_batch(source, run, engine, step=step)
+    )
     if engine.first:
         write_json(folder.path / PROVENANCE, provenance(folder, cases))
 
     for step, episode in enumerate(episodes(source, run, engine=engine, start=done), start=done):
+        losses, norm = find_gradient(
+            forward, episode, optimizer, engine=engine, clip=run.train.clip
+        )
+        guard.check(step + 1, loss=losses.total, norm=norm, model=objective)
         set_rate(optimizer, learning_rate(run.train, step))
-        with engine.autocast():
-            losses = forward(episode)
-        optimizer.zero_grad()
-        losses.total.backward()
-        if run.train.clip:
-            nn.utils.clip_grad_norm_(objective.parameters(), run.train.clip)
         optimizer.step()
         journal.after(step + 1, losses, episode, rate=learning_rate(run.train, step))
         if (step + 1) % run.machine.checkpoint_every == 0 and engine.first:
+            check_finite(folder, objective)
             save_checkpoint(
                 folder.checkpoints, objective, optimizer, step=step + 1, run=folder.identity
             )
@@ -65,9 +69,26 @@ def train(
     engine.stop()
 
 
+def find_gradient(
+    forward: nn.Module,
+    episode: Episode,
+    optimizer: torch.optim.Optimizer,
+    *,
+    engine: Engine,
+    clip: float,
+) -> tuple[Losses, Float[Tensor, ""]]:
+    """The losses of a step and the norm that its gradient had before it was clipped."""
+    with engine.autocast():
+        losses = forward(episode)
+    optimizer.zero_grad()
+    losses.total.backward()
+    norm = nn.utils.clip_grad_norm_(forward.parameters(), clip or math.inf)
+    return losses, norm
+
+
 def check_finite(folder: RunFolder, objective: Objective) -> None:
-    """Raise `UserError` where a weight is no number: the last step was one too far."""
-    if not all(weight.isfinite().all() for weight in objective.parameters()):
+    """Raise `UserError` where a weight is no number: nobody could go on from there."""
+    if not all(value.isfinite().all() for value in objective.state_dict().values()):
         raise UserError(
             f"{folder.path}: training ended in weights that are no numbers; lower train.rate and "
             "start a new run"
@@ -77,8 +98,8 @@ def check_finite(folder: RunFolder, objective: Objective) -> None:
 def open_training(folder: RunFolder) -> tuple[tuple[Case, ...], EpisodeSource]:
     """All prepared cases, and the episodes of those that train; raises `UserError` as `train`."""
     cases = open_cases(folder.card)
-    if checkpoints(folder.checkpoints):
-        check_unchanged(folder, cases)
+    if folder.begun:
+        check_unchanged(folder, cases, training=True)
     training = split(folder.card, cases, folder.run.data.fold).training
     return cases, open_source(folder.card, training, folder.run.data, seed=folder.run.seed)
 
@@ -107,9 +128,15 @@ def resume(
     optimizer: torch.optim.Optimizer,
     *,
     say: Callable[[str], None],
+    last: int | None = None,
 ) -> int:
-    """Restore the newest checkpoint that can be read; returns the number of finished steps."""
+    """Restore the newest checkpoint that can be read; returns the number of finished steps.
+
+    With `last`, those after more steps than that are left out.
+    """
     found = checkpoints(folder.checkpoints)
+    if last is not None:
+        found = [path for path in found if path.name <= file_name(str(last))]
     for path in reversed(found):
         try:
             done = load_checkpoint(path, objective, optimizer, run=folder.identity)

@@ -1,4 +1,5 @@
 import json
+import random
 
 import pytest
 import torch
@@ -61,14 +62,66 @@ def test_a_checkpoint_of_another_architecture_changes_nothing(tmp_path):
         load_checkpoint(path, other, rebuilt, run="me")
     assert all(torch.equal(before[name], value) for name, value in other.state_dict().items())
 
+
+def change(path, *, tensors=(), without=(), **facts):
+    """Write a checkpoint anew with something else in it."""
     with safe_open(path, framework="pt") as file:
-        facts = file.metadata()
-    save_file(load_file(path) | {"model/more": torch.zeros(1)}, path, metadata=facts)
-    with pytest.raises(UserError, match="another architecture"):
-        load_checkpoint(path, *small("sgd"), run="me")
-    save_file(load_file(path), path)
-    with pytest.raises(UserError, match="belongs to run None"):
-        load_checkpoint(path, *small("sgd"), run="me")
+        known = file.metadata()
+    kept = {name: value for name, value in load_file(path).items() if name not in without}
+    told = {name: value for name, value in {**known, **facts}.items() if value is not None}
+    save_file(kept | dict(tensors), path, metadata=told)
+
+
+CHANGES = {
+    "another step": {"step": "2000"},
+    "no optimizer at all": {"without": [f"optimizer/{n}/momentum_buffer" for n in range(4)]},
+    "no optimizer for a parameter": {"without": ["optimizer/1/momentum_buffer"]},
+    "optimizer of another parameter": {"tensors": {"optimizer/4/momentum_buffer": torch.ones(2)}},
+    "another weight": {"tensors": {"model/linear.bias": torch.zeros(4)}},
+    "another type": {"tensors": {"model/linear.bias": torch.zeros(4, dtype=torch.float64)}},
+    "a tensor more": {"tensors": {"model/more": torch.zeros(1)}},
+    "no checksum": {"checksum": None},
+    "no run": {"run": None},
+    "no step": {"step": None},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_checkpoint_that_was_changed_is_refused_and_changes_nothing(what, tmp_path):
+    model, built = small("sgd", steps=2)
+    save_checkpoint(tmp_path, model, built, step=2, run="me")
+    path = tmp_path / "step-00000002.safetensors"
+    change(path, **CHANGES[what])
+    step = CHANGES[what].get("step")
+    path = path.rename(tmp_path / f"step-{step:0>8}.safetensors") if step else path
+    copy, rebuilt = small("sgd", steps=1)
+    before = {name: value.clone() for name, value in copy.state_dict().items()}
+    with pytest.raises(UserError, match=rf"^{path}: .*; delete it$"):
+        load_checkpoint(path, copy, rebuilt, run="me")
+    assert all(torch.equal(before[name], value) for name, value in copy.state_dict().items())
+
+
+def test_a_bit_that_turned_is_noticed_wherever_it_is(tmp_path):
+    model, built = small("sgd", steps=2)
+    save_checkpoint(tmp_path, model, built, step=2, run="me")
+    path = tmp_path / "step-00000002.safetensors"
+    content = path.read_bytes()
+    chosen = random.Random(0)
+    ways = [("cut", chosen.randrange(len(content))) for _ in range(60)]
+    ways += [("cut", place) for place in (0, 1, 7, 8, 9, len(content) - 1)]
+    ways += [("turn", chosen.randrange(len(content))) for _ in range(250)]
+    ways += [("noise", size) for size in (0, 5, 8, 64, 100_000)]
+    for how, where in ways:
+        damaged = bytearray(content)
+        if how == "turn":
+            damaged[where] ^= 1 << chosen.randrange(8)
+        path.write_bytes(
+            {"cut": content[:where], "turn": damaged, "noise": chosen.randbytes(where)}[how]
+        )
+        with pytest.raises(UserError, match=rf"^{path}: "):
+            load_checkpoint(path, *small("sgd"), run="me")
+    path.write_bytes(content)
+    assert load_checkpoint(path, *small("sgd"), run="me") == 2
 
 
 def test_two_checkpoints_are_kept_and_a_kill_leaves_no_rubbish(tmp_path):

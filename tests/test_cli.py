@@ -15,8 +15,10 @@ from catnet.cli import COMMANDS, Parser, main
 from catnet.commands.evaluate import demand_margin, remarks
 from catnet.commands.settings import list_settings
 from catnet.config import Run
+from catnet.data.store import open_cases
 from catnet.errors import UserError
 from catnet.question import load_run
+from catnet.runs import PROVENANCE, provenance, write_json
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = {
@@ -63,6 +65,7 @@ OPTIONS = {
     ],
     "doctor": ["--json"],
     "similarity": ["RUN", "-o DIR, --output DIR"],
+    "replay": ["FILE|RUN", "--step K", "--exact"],
     "zoo": [
         "NAME",
         "--options",
@@ -161,6 +164,7 @@ def test_runs_of_one_question_share_a_table(tiny, trained_home, capsys):
     folders = [tiny(*changes) for changes in ([], ["data.fold=1", "seed=3"], ["train.rate=0.5"])]
     for folder in folders:
         shutil.copytree(trained_home / "model", folder.model)
+        write_json(folder.path / PROVENANCE, provenance(folder, open_cases(folder.card)))
     first, second, other = (folder.path for folder in folders)
     status, out, _ = end_of(["evaluate", first, second, *quick], capsys)
     assert status == 0

@@ -161,7 +161,7 @@ def test_other_data_than_a_run_was_begun_with_is_refused(tiny, tiny_home, tmp_pa
     shutil.copytree(tiny_home / "data", tmp_path / "changed")
     monkeypatch.setenv("CATNET_DATA", str(tmp_path / "changed"))
     shutil.rmtree(tmp_path / "changed" / "tiny" / "6")
-    with pytest.raises(UserError, match="its prepared cases have changed since this run"):
+    with pytest.raises(UserError, match="or their supervoxels have changed since this run"):
         run(folder)
     shutil.copytree(tiny_home / "data" / "tiny" / "6", tmp_path / "changed" / "tiny" / "6")
     assert run(folder).trained

@@ -23,6 +23,7 @@ from catnet.engine import choose_device, limit_threads
 from catnet.errors import UserError
 from catnet.evaluate.run import evaluate
 from catnet.evaluations import Evaluation, finished_evaluation
+from catnet.files import alone
 from catnet.report.tables import summarize, terminal_table
 from catnet.runs import RunFolder, open_run_folder
 
@@ -79,13 +80,22 @@ def question(folder: RunFolder) -> tuple[str, str]:
     return same.identity(folder.card.identity()), run.evaluate.name()
 
 
-def evaluate_one(folder: RunFolder, *, again: bool) -> Evaluation:
-    """The evaluation of one run, computed where it is not there yet."""
+def evaluate_one(folder: RunFolder, *, again: bool, patience: float = 0.0) -> Evaluation:
+    """The evaluation of one run, computed where it is not there yet.
+
+    Waits `patience` seconds for a process that is at work on the run.
+    """
     done = None if again else finished_evaluation(folder)
     if done is not None:
         return done
     limit_threads(folder.run.machine)
-    with progress_bar("evaluating", "{task.fields[query]}") as bar:
+    with (
+        alone(folder.path, patience=patience),
+        progress_bar("evaluating", "{task.fields[query]}") as bar,
+    ):
+        done = None if again else finished_evaluation(folder)
+        if done is not None:  # by the process that was waited for
+            return done
         task = bar.add_task("", total=None, query="")
         return evaluate(
             folder,

@@ -22,7 +22,6 @@ from rich.live import Live
 
 from catnet.config import MachineSettings
 from catnet.errors import UserError
-from catnet.files import alone
 from catnet.question import load_question
 from catnet.sweep.board import board, line
 from catnet.sweep.cluster import HERE, run_on_ray
@@ -177,7 +176,6 @@ def do_one(sweep: Sweep, job: Job) -> None:
     from catnet.commands.train import train_run  # no torch
 
     train_run(job.folder, patience=FOREVER)
-    with alone(job.folder.path, patience=FOREVER):
-        for evaluated in job.evaluations:
-            evaluate_one(evaluated, again=False)
+    for evaluated in job.evaluations:
+        evaluate_one(evaluated, again=False, patience=FOREVER)
     add_rows(sweep, job)

@@ -47,8 +47,8 @@ def train_run(folder: RunFolder, *, patience: float = 0.0) -> None:
         print(f"already trained: {folder.path}")
         return
     check_first(folder)
-    write_settings(folder)
     if folder.run.machine.devices > 1 and "WORLD_SIZE" not in os.environ:
+        write_settings(folder)
         start_processes(folder)
         return
     with (
@@ -60,6 +60,8 @@ def train_run(folder: RunFolder, *, patience: float = 0.0) -> None:
         if folder.trained:  # by the process that was waited for
             print(f"already trained: {folder.path}")
             return
+        if first_process():
+            write_settings(folder)
         task = bar.add_task("", total=folder.run.train.steps, loss=float("nan"), speed=0.0)
         lines = Lines()
 

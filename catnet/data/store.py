@@ -22,6 +22,7 @@ from catnet.arrays import LabelVolume, Volume
 from catnet.data.card import Card
 from catnet.data.volume import Grid
 from catnet.errors import UserError, writing
+from catnet.files import is_alive
 from catnet.paths import data_home
 from catnet.strict import Strict, check
 
@@ -185,21 +186,10 @@ def clear_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process of this number is running, be it ours or not."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def write_supervoxels(case: Case, labels: LabelVolume, meta: SupervoxelMeta) -> None:
     """Add pseudo-labels to a case; their description comes last and makes them count."""
     target = case.folder / SUPERVOXELS
-    temporary = case.folder / f".supervoxels-{os.getpid()}.npy"
+    temporary = case.folder / f".{os.getpid()}-supervoxels.npy"
     with writing(target):
         try:
             target.unlink(missing_ok=True)

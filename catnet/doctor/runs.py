@@ -6,7 +6,7 @@ from pathlib import Path
 from catnet.data.store import open_cases
 from catnet.doctor.line import Line, ask
 from catnet.errors import UserError
-from catnet.files import alone
+from catnet.files import held
 from catnet.paths import runs_home
 from catnet.runs import LOG, SETTINGS, RunFolder, check_unchanged, open_run_folder, read_json_lines
 
@@ -56,7 +56,7 @@ def run_line(path: Path) -> Iterator[Line]:
 def lost_data(folder: RunFolder) -> str:
     """Why a run's data is no longer what it was trained on; empty where it is."""
     try:
-        check_unchanged(folder, open_cases(folder.card))
+        check_unchanged(folder, open_cases(folder.card), training=not folder.trained)
     except UserError as error:
         return str(error)
     return ""
@@ -66,19 +66,8 @@ def unfinished(folder: RunFolder, subject: str, lost: str) -> Line:
     """The line of a run whose training has not ended."""
     steps = [line["step"] for line in read_json_lines(folder.path / LOG)]
     what = f"unfinished, logged up to step {max(steps, default=0)} of {folder.run.train.steps}"
-    if is_busy(folder.path):
+    if held(folder.path):
         return Line(subject, "ok", f"{what}, being trained now")
     if lost:
         return Line(subject, "problem", f"{what}, and cannot go on: {lost}", "see there")
     return Line(subject, "note", what, "`catnet train` with the same file and settings goes on")
-
-
-def is_busy(path: Path) -> bool:
-    """Whether another process is at work in a run's folder."""
-    if not (path / ".lock").is_file():
-        return False
-    try:
-        with alone(path):
-            return False
-    except UserError as error:
-        return "another process" in str(error)

@@ -14,7 +14,7 @@ from catnet.errors import UserError, writing
 from catnet.export.bundle import inference, metadata
 from catnet.export.card import model_card
 from catnet.export.numbers import finished
-from catnet.files import alone, write_text
+from catnet.files import HOLDER, LOCK, alone, write_text
 from catnet.model.network import SETTINGS, WEIGHTS, Network
 from catnet.model.networks import load_network
 from catnet.runs import (
@@ -61,7 +61,7 @@ def check_target(target: Path, *, again: bool) -> None:
     """Raise `UserError` where files could be lost, or none written."""
     if target.exists() and not (target.is_dir() and os.access(target, os.W_OK)):
         raise UserError(f"{target}: no folder that you may write to; name another one")
-    held = [path for path in target.glob("*") if path.name != ".lock"] if target.is_dir() else []
+    held = {path.name for path in target.glob("*")} - {LOCK, HOLDER}
     ours = (target / SETTINGS).is_file() and (target / MODEL_CARD).is_file()
     if held and not ours:
         raise UserError(f"{target}: holds other files; name a new folder, or an empty one")

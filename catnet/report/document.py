@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from catnet.files import write_text
+from catnet.files import alone, write_text
 from catnet.report.answer import COPY, answer, warnings
 from catnet.report.boxes import boxes
 from catnet.report.comparable import check_comparable
@@ -33,7 +33,8 @@ CAPTIONS = {
 def write_report(study: Study, folder: Path, *, command: str) -> Path:
     """Write the report of a study into `folder`; returns the page, which is written last.
 
-    Raises `UserError` where a run is not evaluated, or where the runs do not fit one table.
+    Raises `UserError` where a run is not evaluated, where the runs do not fit one table, and where
+    another process writes there.
     """
     rows = study.rows()
     check_comparable(rows)
@@ -54,14 +55,15 @@ def write_report(study: Study, folder: Path, *, command: str) -> Path:
         sources=grids(study),
     )
     html = render_with_cases(page, recorded(study, described))
-    write_table(folder, "dice", dice, described)
-    if comparison.lines:
-        write_table(folder, "comparison", comparison, compared)
-    for name, part in zip(("rows", "costs"), parted(rows), strict=True):
-        write_text(folder / f"{name}.csv", long_csv(part))
-    for name, text in plots.items():
-        write_text(folder / f"{name}.svg", text)
-    write_text(folder / "index.html", html)
+    with alone(folder):
+        write_table(folder, "dice", dice, described)
+        if comparison.lines:
+            write_table(folder, "comparison", comparison, compared)
+        for name, part in zip(("rows", "costs"), parted(rows), strict=True):
+            write_text(folder / f"{name}.csv", long_csv(part))
+        for name, text in plots.items():
+            write_text(folder / f"{name}.svg", text)
+        write_text(folder / "index.html", html)
     return folder / "index.html"
 
 

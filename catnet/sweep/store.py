@@ -12,6 +12,7 @@ from pathlib import Path
 
 from catnet.config import EvaluateSettings, digest
 from catnet.errors import UserError
+from catnet.files import clear_cut_off
 from catnet.paths import runs_home
 from catnet.question import Question
 from catnet.report.rows import append_rows, read_rows
@@ -52,6 +53,7 @@ class Sweep:
 def write_sweep(sweep: Sweep, *, command: str) -> None:
     """Write down which runs the question has, for whoever reports on them."""
     question = sweep.question
+    clear_cut_off(sweep.folder)
     members = [
         {
             "run": job.folder.path.name,

@@ -1,0 +1,192 @@
+"""A step that is no number ends the run, and can be looked at."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from trials import complaint, end_of, log_of, run
+
+from catnet.checkpoint import checkpoints
+from catnet.engine import Engine
+from catnet.errors import UserError
+from catnet.guard import Guard
+from catnet.loading import training_batch
+from catnet.model.ops import enlarge
+from catnet.replay import replay
+from catnet.snapshot import Snapshot, load_snapshot, save_snapshot, snapshot_path
+from catnet.train import build_objective, open_training
+
+WILD = ("train.rate=1e30", "train.steps=9")
+
+
+def fail(folder):
+    """The sentence that a run ends with."""
+    with pytest.raises(UserError) as ended:
+        run(folder)
+    assert not folder.trained
+    return str(ended.value)
+
+
+def values_of(out):
+    return dict(re.findall(r"^  (loss|segmentation|alignment|gradient norm) +(\S+)", out, re.M))
+
+
+@pytest.mark.parametrize("every", [1, 100])
+def test_a_run_ends_before_a_bad_step_is_saved(every, tiny, capsys):
+    folder = tiny(*WILD, f"machine.log_every={every}", "machine.checkpoint_every=1")
+    said = fail(folder)
+    path = snapshot_path(folder.path, 2)
+    assert said.startswith(f"{folder.path}: the loss of step 2 is nan; lower train.rate or use")
+    assert said.endswith(f"`catnet replay {path}` shows the step")
+    (saved,) = checkpoints(folder.checkpoints)
+    assert saved.name == "step-00000001.safetensors"
+    assert all(value.isfinite().all() for value in load_file(saved).values())
+    status, out, err = end_of(["replay", path], capsys)
+    assert (status, err) == (0, "")
+    assert out.startswith("tiny: step 2 of 9, seed 0, float32; weights before the step\n")
+    assert values_of(out)["loss"] == "nan"
+    assert "first no number   the output of model.encoder." in out
+    assert out.endswith(f"picture: {path.with_suffix('.png')}\n")
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert fail(folder) == said  # nothing has come of going on from the checkpoint
+
+
+def test_on_a_gpu_it_is_noticed_before_anything_is_saved(tiny, monkeypatch, capsys):
+    begin = Guard.__init__
+
+    def begin_on_gpu(self, *given, **named):
+        begin(self, *given, **named)
+        self.eager = False
+
+    folder = tiny(*WILD, "machine.log_every=100", "machine.checkpoint_every=4")
+    with monkeypatch.context() as patch:
+        patch.setattr(Guard, "__init__", begin_on_gpu)
+        said = fail(folder)
+    assert "the loss of step 2 is nan" in said
+    assert not checkpoints(folder.checkpoints)
+    path = snapshot_path(folder.path, 2)
+    assert load_snapshot(path).weights is None  # they were overwritten before it was noticed
+    late = end_of(["replay", path], capsys)
+    prompt = snapshot_path(folder.path.parent / "prompt", 2)
+    monkeypatch.setattr("catnet.guard.snapshot_path", lambda folder, step: prompt)
+    fail(folder)
+    assert load_snapshot(prompt).weights is not None
+    status, out, err = end_of(["replay", prompt], capsys)
+    assert (status, out.splitlines()[:-1], err) == (0, late[1].splitlines()[:-1], "")
+
+
+def test_what_is_replayed_is_what_was_trained(tiny, capsys):
+    folder = run(tiny("train.steps=8", "data.shots=2"))
+    for step in (1, 4, 6, 8):
+        status, out, _ = end_of(["replay", folder.path, "--step", step, "--exact"], capsys)
+        assert status == 0
+        line = log_of(folder)[step - 1]
+        for name in ("loss", "segmentation", "alignment"):
+            assert float(values_of(out)[name]) == pytest.approx(line[name], rel=2e-6)
+        assert "first no number   nowhere: all of it is finite" in out
+        start = {1: "initial", 4: "after step 3", 6: "after step 5", 8: "after step 7"}[step]
+        assert f"; weights {start}, as they were then\n" in out
+        assert (folder.path / "replay" / f"step-{step:0>8}.png").is_file()
+
+
+def test_without_exact_the_nearest_weights_will_do(tiny, capsys):
+    folder = run(tiny("train.steps=8"))
+    for step, start in ((2, "initial"), (5, "after step 3"), (8, "after step 6")):
+        _, out, _ = end_of(["replay", folder.path, "--step", step], capsys)
+        assert f"; weights {start}\n" in out
+    _, source = open_training(folder)
+    engine = Engine(torch.device("cpu"), 0, 1, mixed=False)
+    episode = training_batch(source, folder.run, engine=engine, step=7)
+    for k in range(2):
+        count, low, high = (
+            f(episode.query_mask[k] if f is torch.sum else episode.query[k]).item()
+            for f in (torch.sum, torch.min, torch.max)
+        )
+        assert f"episode {k} query   {count:.0f} pixels, intensities {low:.6g} to {high:.6g}" in out
+
+
+@pytest.fixture
+def snapshot(tiny):
+    folder = tiny()
+    _, source = open_training(folder)
+    engine = Engine(torch.device("cpu"), 0, 1, mixed=False)
+    episode = training_batch(source, folder.run, engine=engine, step=0)
+    return Snapshot(folder.run, 1, episode, build_objective(folder.run).state_dict())
+
+
+def test_a_snapshot_is_read_as_it_was_written(snapshot, tmp_path):
+    path = tmp_path / "new" / "step.safetensors"
+    save_snapshot(path, snapshot)
+    again = load_snapshot(path)
+    assert (again.run, again.step) == (snapshot.run, 1)
+    assert torch.equal(again.episode.support, snapshot.episode.support)
+    assert torch.equal(again.episode.query_mask, snapshot.episode.query_mask)
+    assert again.weights.keys() == snapshot.weights.keys()
+    assert replay(again).losses.total == replay(snapshot).losses.total
+    save_snapshot(path, replace(snapshot, weights=None))
+    assert load_snapshot(path).weights is None
+
+
+def changed(snapshot, name, value):
+    weights = {key: x.clone() for key, x in snapshot.weights.items()}
+    weights[name].view(-1)[0] = value
+    return replace(snapshot, weights=weights)
+
+
+def test_the_first_wrong_number_is_named(snapshot):
+    assert replay(snapshot).culprit is None
+    name = next(key for key in snapshot.weights if key.endswith("classify.2.bias"))
+    assert replay(changed(snapshot, name, float("nan"))).culprit == f"the weight {name}"
+    found = replay(changed(snapshot, name, 3e38))  # finite, and its cross entropy too large
+    assert found.culprit.startswith(("the output of", "the gradient of"))
+    image = snapshot.episode.query.clone()
+    image[0, 0, 0, 0] = float("inf")
+    bad = replace(snapshot, episode=replace(snapshot.episode, query=image))
+    assert replay(bad).culprit == "the episode itself"
+
+
+def test_a_gradient_that_is_no_number_ends_the_run(tiny, monkeypatch):
+    class Steep(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * float("inf")
+
+    def steep(logits, *, size):
+        return Steep.apply(enlarge(logits, size=size))
+
+    monkeypatch.setattr("catnet.model.loss.enlarge", steep)
+    said = fail(tiny("machine.checkpoint_every=1"))
+    assert "the gradient of step 1 is nan; lower" in said
+
+
+MISTAKES = {
+    "no file": ("replay {home}/none.safetensors", "no such file; check the path"),
+    "no run": ("replay {home}", "not the folder of a run"),
+    "no step": ("replay {run}", "which step"),
+    "step 0": ("replay {run} --step 0", "has the steps 1 to 2, and no 0"),
+    "a step too far": ("replay {run} --step 3", "has the steps 1 to 2, and no 3"),
+    "weights": ("replay {run}/model/model.safetensors", "holds no step of a run"),
+    "no safetensors": ("replay {run}/run.yml", "holds no step of a run"),
+    "a step of a step": ("replay {run}/run.yml --step 1", "--step and --exact belong to a run"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes(mistake, places, capsys):
+    command, hint = MISTAKES[mistake]
+    assert hint in complaint(places(command).split(), capsys)
+
+
+def test_a_snapshot_of_other_weights_is_refused(snapshot, tmp_path, capsys):
+    path = tmp_path / "step.safetensors"
+    weights = dict(list(snapshot.weights.items())[1:])
+    save_snapshot(path, replace(snapshot, weights=weights))
+    assert "weights of another architecture" in complaint(["replay", path], capsys)
+    save_file({"episode/support": snapshot.episode.support}, path)
+    assert "holds no step of a run" in complaint(["replay", path], capsys)
