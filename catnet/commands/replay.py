@@ -80,10 +80,10 @@ def describe(snapshot: Snapshot, found: Replay, *, weights: str) -> list[str]:
     step = f"step {snapshot.step} of {run.train.steps}, seed {run.seed}, {run.train.precision}"
     return [
         f"{run.name}: {step}; weights {weights}",
-        f"  loss              {losses.total.item():.6g}",
-        f"  segmentation      {losses.segmentation.item():.6g}",
-        f"  alignment         {losses.alignment.item():.6g} (counts {run.train.alignment:g} times)",
-        f"  gradient norm     {found.norm:.6g}",
+        f"  loss              {losses.total.item():.8g}",
+        f"  segmentation      {losses.segmentation.item():.8g}",
+        f"  alignment         {losses.alignment.item():.8g} (counts {run.train.alignment:.8g} times)",
+        f"  gradient norm     {found.norm:.8g}",
         *(
             line
             for k in range(len(snapshot.episode))
@@ -107,5 +107,5 @@ def extent(images: Tensor) -> str:
     """Lowest and highest value, and how many are no numbers, if any."""
     finite = images[images.isfinite()]
     lost = images.numel() - finite.numel()
-    known = f"{finite.min():.6g} to {finite.max():.6g}" if finite.numel() else "none"
+    known = f"{finite.min():.8g} to {finite.max():.8g}" if finite.numel() else "none"
     return known + (f" ({lost} pixels are no numbers)" if lost else "")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from oracles import Everything
+from oracles import Everything, Exact
 
 from catnet.config import EvaluateSettings
 from catnet.evaluate.cases import Fused, score, segment_case
@@ -96,8 +96,9 @@ def test_a_mask_outside_the_protocols_slices_stays_empty(cases):
         assert not task.mask[~shown].any()
 
 
-def test_the_size_of_the_batch_changes_no_mask(trained, network, cases):
-    predictors = {"catnet": network(trained()), "copy": CopyPredictor()}
+def test_the_size_of_the_batch_changes_no_mask(trained, cases):
+    exact = Exact(CATNet.from_pretrained(trained().model))
+    predictors = {"catnet": exact, "copy": CopyPredictor()}
     one, five, all_at_once = (
         segment_case(
             predictors, cases[3], cases[:2], organs=ORGANS, settings=settings(batch=size, shots=2)

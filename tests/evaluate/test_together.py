@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from oracles import Exact
 
 from catnet.config import EvaluateSettings
 from catnet.data.folds import support_sets
@@ -20,19 +21,6 @@ from catnet.model.networks import NETWORKS, initial_model
 CPU = torch.device("cpu")
 ORGANS = {"liver": 1, "right kidney": 2, "left kidney": 3, "spleen": 4}
 PROTOCOLS = ("EP1", "EP2")
-
-
-class Exact(NetworkPredictor):
-    """In double precision, and with every probability that it gave, by query slice and task."""
-
-    def __init__(self, model):
-        super().__init__(model.double(), device=CPU, precision=torch.float64)
-
-    def query(self, images):
-        return super().query(images.astype(np.float64))
-
-    def bind(self, encoded, masks):
-        return super().bind(encoded, masks.astype(np.float64))
 
 
 class Single(NetworkPredictor):
