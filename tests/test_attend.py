@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from trials import untaught
 
 from catnet.cli import main
 from catnet.commands.attend import on_organ
@@ -153,7 +154,7 @@ def saved(tiny):
 
     def make(*settings):
         folder = tiny("model.dim=16", *settings)
-        initial_model(folder.run.model, seed=0).save_pretrained(folder.model)
+        untaught(folder)
         return folder
 
     return make
@@ -453,7 +454,7 @@ def test_a_slice_without_the_organ_and_without_a_prediction_is_refused(saved, ca
     model = initial_model(folder.run.model, seed=0)
     with torch.no_grad():
         model.head.threshold.fill_(100)
-    model.save_pretrained(folder.model)
+    untaught(folder, model)
     arguments = ["--case", "5", "--slice", "5", "--organ", "spleen"]
     refuse(folder, arguments, "the spleen is not on slice 5 of case 5", capsys)
     main(["attend", str(folder.path), *arguments, "--at", "3,3"])

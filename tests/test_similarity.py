@@ -6,6 +6,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 from torch import nn
+from trials import untaught
 
 from catnet.cli import main
 from catnet.config import Run
@@ -114,7 +115,7 @@ def saved(tiny):
 
     def make(*settings):
         folder = tiny("model.dim=16", "evaluate.baselines=[]", *settings)
-        initial_model(folder.run.model, seed=folder.run.seed).save_pretrained(folder.model)
+        untaught(folder)
         return folder
 
     return make

@@ -10,6 +10,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from catnet.cli import main
+from catnet.data.store import open_cases
+from catnet.model.networks import initial_model
+from catnet.runs import PROVENANCE, provenance, write_json
 from catnet.train import train
 
 
@@ -37,6 +40,14 @@ def killed(folder, *, stop):
         run(folder, stop=stop)
     assert not folder.trained
     time.sleep(1 - time.time() % 1)  # TensorBoard orders its files by the second they were begun
+    return folder
+
+
+def untaught(folder, model=None):
+    """As if the run had been trained: its network, or the one that it begins with, and its data."""
+    model = initial_model(folder.run.model, seed=folder.run.seed) if model is None else model
+    model.save_pretrained(folder.model)
+    write_json(folder.path / PROVENANCE, provenance(folder, open_cases(folder.card)))
     return folder
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from oracles import Everything, Truth
+from trials import untaught
 
 from catnet.errors import UserError
 from catnet.evaluate import run as module
@@ -15,7 +16,7 @@ from catnet.evaluate.predictors import NetworkPredictor
 from catnet.evaluate.run import evaluate, open_predictors
 from catnet.evaluations import finished_evaluation
 from catnet.model.catnet import CATNet
-from catnet.model.networks import initial_model
+from catnet.model.networks import initial_model, load_network
 from catnet.runs import open_run_folder
 
 CPU = torch.device("cpu")
@@ -113,7 +114,7 @@ def second_fold(tiny, trained_home):
 
     def make(*overrides):
         folder = tiny("data.fold=1")
-        shutil.copytree(trained_home / "model", folder.model, dirs_exist_ok=True)
+        untaught(folder, load_network(trained_home / "model"))
         return open_run_folder(folder.path, overrides=[*PLAIN, *overrides])
 
     return make
@@ -149,7 +150,7 @@ def test_an_organ_that_a_case_lacks_has_no_row(second_fold, stand_in):
 def test_only_the_tested_group_has_rows(tiny, trained_home, stand_in):
     stand_in(Everything())
     folder = tiny("data.group=kidneys")
-    shutil.copytree(trained_home / "model", folder.model)
+    untaught(folder, load_network(trained_home / "model"))
     rows = quick(open_run_folder(folder.path, overrides=PLAIN)).rows
     assert set(rows["organ"]) == {"right kidney", "left kidney"}
 
@@ -198,7 +199,7 @@ def test_a_picture_a_query(trained):
 
 def test_a_run_in_bfloat16_is_evaluated_so(tiny, trained_home):
     folder = tiny("train.precision=bfloat16")
-    shutil.copytree(trained_home / "model", folder.model)
+    untaught(folder, load_network(trained_home / "model"))
     evaluation = quick(open_run_folder(folder.path, overrides=["evaluate.baselines=[untrained]"]))
     assert np.isfinite(evaluation.rows["value"]).all()
     assert open_predictors(folder, CPU)["catnet"].precision == torch.bfloat16

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from trials import untaught
 
 from catnet.cli import main
 from catnet.evaluate.run import evaluate, open_predictors
 from catnet.evaluations import finished_evaluation
-from catnet.model.networks import NETWORKS, initial_model
+from catnet.model.networks import NETWORKS
 from catnet.runs import open_run_folder
 from catnet.train import train
 
@@ -58,7 +59,7 @@ def test_a_network_is_trained_and_evaluated_under_its_own_name(name, ended):
 @pytest.mark.parametrize("name", BASELINES)
 def test_the_table_and_the_margin_name_the_network(name, tiny, capsys):
     folder = tiny(f"model.name={name}", "model.rounds=4", "data.group=kidneys")
-    initial_model(folder.run.model, seed=0).save_pretrained(folder.model)
+    untaught(folder)
     with pytest.raises(SystemExit):
         main(["evaluate", str(folder.path), "--beat-copy", "200", "evaluate.pictures=false"])
     out, err = capsys.readouterr()
@@ -70,7 +71,7 @@ def test_the_table_and_the_margin_name_the_network(name, tiny, capsys):
 @pytest.mark.parametrize("command", [["attend", "--case", "1", "--slice", "5"], ["similarity"]])
 def test_what_shows_rounds_is_for_catnet(name, command, tiny, capsys):
     folder = tiny(f"model.name={name}", "model.rounds=4")
-    initial_model(folder.run.model, seed=0).save_pretrained(folder.model)
+    untaught(folder)
     with pytest.raises(SystemExit) as caught:
         main([*command, str(folder.path)])
     assert caught.value.code == 2
