@@ -8,6 +8,7 @@ from glob import escape
 from pathlib import Path
 
 from catnet.data.card import Card
+from catnet.data.companions import companions
 from catnet.data.labels import label_files
 from catnet.data.store import natural
 from catnet.errors import UserError
@@ -66,8 +67,11 @@ def check_label(card: Card, image: Path, label: Path) -> None:
 
 
 def source_hash(paths: Iterable[Path]) -> str:
-    """SHA-256 of files and folders: of a single file its contents, else names and contents."""
-    given = list(paths)
+    """SHA-256 of files and folders: of a single file its contents, else names and contents.
+
+    Where a file is only a header, the files of its voxels count, too.
+    """
+    given = [one for path in paths for one in (path, *companions(path))]
     if len(given) == 1 and not given[0].is_dir():
         return file_hash(given[0])
     total = hashlib.sha256()
