@@ -5,6 +5,7 @@ A new data set is a new card and no code. `datasets/README.md` explains every ke
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -47,6 +48,15 @@ class Fetch(Strict):
 
     url: str = Field(pattern=r"^https?://[^\s]+$", description="a zip or tar archive")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the archive")
+
+    @field_validator("url")
+    @classmethod
+    def of_a_server(cls, url: str) -> str:
+        """An address names a server, and a port that there is."""
+        parts = urlsplit(url)  # a ValueError of its own for brackets and ports that are none
+        if not parts.hostname or parts.port == 0:
+            raise ValueError("url names no server")
+        return url
 
 
 class Card(Strict):
