@@ -7,6 +7,7 @@ spacing s and origin o,
 """
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,14 +64,22 @@ def check_claim(path: Path, reader: SimpleITK.ImageFileReader) -> None:
 
 
 def check_orientation(path: Path) -> None:
-    """Raise `UserError` where a header does not say which way its axes point.
+    """Raise `UserError` where a header does not say which way its axes point, or says it twice.
 
-    ITK would take such a volume as left-posterior-superior without a word.
+    ITK would take the first as left-posterior-superior, and mirror one of a negative spacing.
     """
     with path.open("rb") as file:
         head = file.read(HEADER)
-    words = (b"space", b"TransformMatrix", b"Orientation", b"Rotation")
+    nrrd = path.suffix.lower() in READERS
+    words = (b"space directions",) if nrrd else (b"TransformMatrix", b"Orientation", b"Rotation")
     lines = head.replace(b"\r", b"").split(b"\n\n")[0].split(b"\n")
+    for line in lines:
+        name, _, sizes = line.partition(b"=")
+        if name.strip() == b"ElementSpacing" and b"-" in re.sub(rb"[eE]-", b"", sizes):
+            raise UserError(
+                f"{path}: its ElementSpacing is {sizes.strip()[:40].decode(errors='replace')}, and "
+                "no distance is below 0; mend its header"
+            )
     if not any(line.startswith(words) for line in lines):
         raise UserError(
             f"{path}: does not say which way its axes point (space directions, TransformMatrix); "

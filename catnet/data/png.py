@@ -27,27 +27,37 @@ def read_png_masks(folder: Path, scan: ScanFile) -> ScanFile:
     """
     if not scan.files:
         raise UserError(f"{folder}: PNG masks need a DICOM series as their image; convert them")
-    pictures = match(folder, scan.files)
+    pictures, remarks = match(folder, scan.files)
     columns, rows, slices = scan.grid.shape
     grey = np.empty((columns, rows, slices), dtype=np.uint16, order="F")
     for z, path in enumerate(pictures):
         grey[..., z] = read_picture(path, size=(columns, rows)).T
-    return ScanFile(grey, scan.grid)
+    return ScanFile(grey, scan.grid, remarks=remarks)
 
 
-def match(folder: Path, slices: tuple[Path, ...]) -> list[Path]:
-    """The picture of every slice."""
+def match(folder: Path, slices: tuple[Path, ...]) -> tuple[list[Path], tuple[str, ...]]:
+    """The picture of every slice, and a remark where names do not say so."""
     pictures = sorted(folder.glob("[!.]*.png"), key=lambda path: natural(path.name))
     by_name = {path.stem: path for path in pictures}
     if by_name.keys() == {path.stem for path in slices}:
-        return [by_name[path.stem] for path in slices]
+        return [by_name[path.stem] for path in slices], ()
     if len(pictures) != len(slices):
         raise UserError(
             f"{folder}: has {len(pictures)} PNG masks for {len(slices)} slices; complete them"
         )
+    if by_name.keys() & {path.stem for path in slices}:
+        odd = next(path for path in pictures if path.stem not in {one.stem for one in slices})
+        raise UserError(
+            f"{odd}: has the name of no slice, though other masks have; name every mask like its "
+            "slice, or none"
+        )
     ranked = sorted(slices, key=lambda path: natural(path.name))
     by_rank = dict(zip(ranked, pictures, strict=True))
-    return [by_rank[path] for path in slices]
+    pair = f"{pictures[0].name} with {ranked[0].name}"
+    return [by_rank[path] for path in slices], (
+        f"{folder}: its masks and slices are named differently, and paired in the order of names, "
+        f"{pair} and so on",
+    )
 
 
 def read_picture(path: Path, *, size: tuple[int, int]) -> Shaped[ndarray, "row column"]:

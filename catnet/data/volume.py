@@ -25,6 +25,7 @@ from numpy import ndarray
 from scipy import ndimage
 
 from catnet.arrays import Affine
+from catnet.data.nifti_checks import check_format, check_header
 from catnet.errors import UserError, writing
 
 Array = Shaped[ndarray, "x y z"]
@@ -69,6 +70,7 @@ class ScanFile:
     files: tuple[Path, ...] = ()  # of a DICOM series, one a slice, in the order of the third axis
     remarks: tuple[str, ...] = ()  # what was decided while reading, in sentences
     modality: str = ""  # as DICOM says it
+    frame: str = ""  # DICOM's frame of reference, where all slices share one
 
 
 def read_volume(path: Path) -> ScanFile:
@@ -93,6 +95,7 @@ def read_nifti(path: Path) -> ScanFile:
     """A NIfTI file as it is; raises `UserError` where it is none, or claims more than it holds."""
     try:
         image = nib.load(path)
+        check_format(path, image)
         check_length(path, image)
         voxels = np.asanyarray(image.dataobj)
     except FileNotFoundError:
@@ -105,13 +108,9 @@ def read_nifti(path: Path) -> ScanFile:
     if voxels.ndim == 4 and voxels.shape[3] == 1:
         voxels = voxels[..., 0]
     check_voxels(path, voxels)
-    codes = [int(image.header.get(code, 1)) for code in ("qform_code", "sform_code")]
-    if not any(codes):
-        raise UserError(
-            f"{path}: does not say how it lies (qform_code and sform_code are 0); write its affine "
-            "with a code, once you know it"
-        )
-    return ScanFile(voxels, Grid(voxels.shape, np.asarray(image.affine, dtype=np.float64)))
+    remarks = check_header(path, image)
+    grid = Grid(voxels.shape, np.asarray(image.affine, dtype=np.float64))
+    return ScanFile(voxels, grid, remarks=remarks)
 
 
 def check_voxels(path: Path, voxels: ndarray) -> None:
