@@ -18,6 +18,7 @@ from catnet.errors import UserError
 
 SAME_PLACE = 0.1  # mm between the corners of two grids; programs round affines differently
 NUMBERS = 1 << 16
+LARGEST = 1 << 31  # of a number that is told as unknown; above it is none of labels
 
 
 def label_files(card: Card, label: Path) -> dict[str, Path]:
@@ -60,7 +61,7 @@ def read_masks(card: Card, paths: dict[str, Path]) -> ScanFile:
         if merged is None:
             first = path
             merged = ScanFile(np.zeros(mask.grid.shape, np.uint16, order="F"), mask.grid)
-        check_pair(merged, mask, image=first, label=path)
+        check_pair(merged, mask, image=first, label=path, remedy="")
         remarks += paint(merged.voxels, mask.voxels > 0, number=card.organs[organ], path=path)
     missing = [organ for organ in card.organs if organ not in paths]
     if missing:
@@ -79,13 +80,23 @@ def paint(numbers: Array, mask: Array, *, number: int, path: Path) -> tuple[str,
     return (f"{path}: {taken} of its voxels belong to an organ that the card names before it",)
 
 
-def check_pair(scan: ScanFile, truth: ScanFile, *, image: Path, label: Path) -> None:
-    """Raise `UserError` where a label does not lie on its image's grid."""
+def check_pair(
+    scan: ScanFile,
+    truth: ScanFile,
+    *,
+    image: Path,
+    label: Path,
+    remedy: str = ", or give --resample-labels",
+) -> None:
+    """Raise `UserError` where a label does not lie on its image's grid.
+
+    `remedy` is an option that helps where the caller has one.
+    """
     both = f"affines: label {in_words(truth.grid.affine)}, image {in_words(scan.grid.affine)}"
     if scan.grid.shape != truth.grid.shape:
         raise UserError(
             f"{label}: shape {truth.grid.shape} differs from {scan.grid.shape} of {image}; "
-            f"resample the label onto its image, or give --resample-labels ({both})"
+            f"resample the label onto its image{remedy} ({both})"
         )
     corners = np.array(list(product(*((0, n - 1) for n in scan.grid.shape))))
     here, there = (apply_affine(volume.grid.affine, corners) for volume in (scan, truth))
@@ -93,8 +104,8 @@ def check_pair(scan: ScanFile, truth: ScanFile, *, image: Path, label: Path) -> 
     if apart > SAME_PLACE:
         raise UserError(
             f"{label}: its affine puts voxels up to {apart:.3g} mm away from those of {image}; "
-            "copy the image's affine if both lie on one grid, else resample the label, or give "
-            f"--resample-labels ({both})"
+            f"copy the image's affine if both lie on one grid, else resample the label{remedy} "
+            f"({both})"
         )
 
 
@@ -142,7 +153,7 @@ def whole_numbers(plane: np.ndarray, *, path: Path) -> np.ndarray:
     if plane.dtype.kind in "biu":
         return plane
     whole = np.rint(plane)
-    broken = plane[np.abs(plane - whole) > 1e-3]
+    broken = plane[~((np.abs(plane - whole) <= 1e-3) & (np.abs(plane) < LARGEST))]
     if broken.size:
         raise UserError(
             f"{path}: labels are not whole numbers (such as {broken.min():g}); resample them with "

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from einops import rearrange
 
@@ -29,7 +30,7 @@ class Look:
     modality  CT or MR, guessed from the intensities
     spacing   mm along left-right, front-back and head-feet
     extent    mm that the scan covers along these
-    content   hash of its voxels
+    content   hash of its voxels, however they are stored
     """
 
     modality: str
@@ -47,6 +48,7 @@ class Prepared:
     grid: Grid
     scan: Grid
     look: Look
+    remarks: tuple[str, ...] = ()  # what was decided while reading, in sentences
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,20 @@ def prepare_scan(card: Card, path: Path) -> Prepared:
 
 def prepare_volume(card: Card, scan: ScanFile, *, path: Path) -> Prepared:
     """A scan that was read from `path`, prepared."""
+    first, last = scan.voxels.min(), scan.voxels.max()
+    if first == last:  # a card can do nothing about that
+        raise UserError(f"{path}: every voxel is {first:g}; give a scan that shows something")
     voxels, grid = prepare_image(card, scan, path=path)
     image = np.ascontiguousarray(rearrange(voxels, "x y z -> z y x"))
-    return Prepared(path, image, grid, scan.grid, look_at(scan))
+    return Prepared(path, image, grid, scan.grid, look_at(scan), scan.remarks)
 
 
 def prepare_support(card: Card, image: Path, label: Path) -> Labelled:
     """An image with its label, prepared; raises `UserError` where they do not fit each other."""
     scan, truth = read_volume(image), read_volume(label)
-    check_pair(scan, truth, image=image, label=label)
+    check_pair(scan, truth, image=image, label=label, remedy="")
     numbers = whole_numbers(truth.voxels, path=label)
+    scan = replace(scan, remarks=scan.remarks + truth.remarks)
     prepared = prepare_volume(card, scan, path=image)
     labels = resample(numbers, truth.grid, prepared.grid, order=0)
     shown = np.unique(numbers)
@@ -110,13 +116,25 @@ def whole_numbers(voxels: Array, *, path: Path) -> Array:
 def look_at(scan: ScanFile) -> Look:
     """What a scan looks like."""
     standard = standard_grid(scan.grid, orientation=PLAIN, spacing=(None, None, None))
-    flat = np.ascontiguousarray(scan.voxels.T)
     return Look(
-        "CT" if np.mean(flat[::2, ::2, ::2] < AIR) > 0.01 else "MR",
+        "CT" if np.mean(scan.voxels[::2, ::2, ::2] < AIR) > 0.01 else "MR",
         standard.spacing,
         tuple(n * mm for n, mm in zip(standard.shape, standard.spacing, strict=True)),
-        hashlib.sha256(flat.reshape(-1).view(np.uint8)).hexdigest(),
+        content_hash(scan),
     )
+
+
+def content_hash(scan: ScanFile) -> str:
+    """SHA-256 of a scan's voxels, whatever the order of its axes and its type of numbers."""
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(scan.grid.affine), nib.orientations.axcodes2ornt(PLAIN)
+    )
+    turned = nib.orientations.apply_orientation(scan.voxels, turn)
+    total = hashlib.sha256(str(turned.shape).encode())
+    with np.errstate(over="ignore"):
+        for z in range(turned.shape[2]):
+            total.update(np.asarray(turned[..., z], np.float32).tobytes())
+    return total.hexdigest()
 
 
 def plain_card(supports: Sequence[tuple[Path, Path]]) -> Card:
