@@ -33,8 +33,12 @@ def raw_cases(card: Card, raw: Path) -> dict[str, tuple[Path, Path]]:
     if not pairs:
         raise UserError(f"{raw}: no file named like {card.image}; check --raw and the card's image")
     for image, _ in pairs.values():
-        if not image.name.isprintable():
+        if not str(image.relative_to(raw)).isprintable():
             raise UserError(f"{str(image)!r}: a name with unreadable letters; rename the file")
+    if "{organ}" in str(raw) and "{organ}" in card.label:
+        raise UserError(
+            f"{raw}: holds the word {{organ}}, which a card fills in; rename the folder"
+        )
     check_organs(card, raw, [label for _, label in pairs.values()])
     return dict(sorted(pairs.items(), key=lambda item: natural(item[0])))
 

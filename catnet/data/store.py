@@ -41,6 +41,7 @@ class Meta(Strict):
     raw_affine: tuple[tuple[float, ...], ...]
     pixels: dict[str, tuple[int, ...]]
     remarks: tuple[str, ...] = ()
+    resampled: bool = False  # the label lay on another grid, and was allowed to
 
     @property
     def grid(self) -> Grid:
