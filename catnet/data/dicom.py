@@ -96,22 +96,22 @@ def read_headers(folder: Path) -> list[Slice]:
         header = read_header(path)
         if header is None:
             strange.append(path)
-        elif said(header, "Modality") not in NO_SCAN and shows_something(path, header):
+        elif said(header, "Modality") in NO_SCAN:
+            continue
+        elif "Rows" in header:
             found.append(Slice(path, header))
+        elif is_image(header):
+            raise UserError(f"{path}: is cut off, it has no rows of pixels; get it again")
     if not found:
         raise UserError(f"{folder}: holds no DICOM image; give the folder of a series' slices")
     check_strange(found, strange)
     return found
 
 
-def shows_something(path: Path, header: Dataset) -> bool:
-    """Whether a file is an image; raises `UserError` for an image whose header breaks off."""
-    if "Rows" in header:
-        return True
-    kind = UID(said(header, "SOPClassUID"))
-    if not kind or "Image Storage" in kind.name:
-        raise UserError(f"{path}: its DICOM header breaks off; get it again, or remove it")
-    return False
+def is_image(header: Dataset) -> bool:
+    """Whether a file calls itself an image, or nothing at all."""
+    kind = header.file_meta.get("MediaStorageSOPClassUID")
+    return not kind or "Image Storage" in UID(kind).name
 
 
 def check_strange(found: list[Slice], strange: list[Path]) -> None:

@@ -26,6 +26,7 @@ from catnet.data.store import (
     write_folder,
 )
 from catnet.data.volume import (
+    MOST_VOXELS,
     Array,
     Grid,
     Moved,
@@ -38,8 +39,6 @@ from catnet.data.volume import (
 from catnet.data.workers import outcomes
 from catnet.errors import UserError
 from catnet.paths import data_home
-
-MOST_VOXELS = 2**31  # of a volume; far above any scanner's, far below what memory is for
 
 
 def prepare(

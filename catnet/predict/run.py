@@ -29,6 +29,7 @@ from catnet.predict.plan import Wanted, clear_leftovers, recorded
 from catnet.predict.query import predict_query
 from catnet.predict.session import Request, Session, open_session
 from catnet.processes import follow
+from catnet.strict import read_json
 
 SUMMARY, TABLE = "summary.json", "summary.csv"
 COLUMNS = ("query", "number", "name", "volume_ml", "confidence", "slices")
@@ -146,7 +147,7 @@ def read_summary(folder: Path) -> dict[str, dict]:
     """The queries of a folder whose labels are still there; none where there is no summary."""
     path = folder / SUMMARY
     try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        known = read_json(path) if path.is_file() else {}
         json.dumps(known, ensure_ascii=False).encode()
         for one in known.values():
             [[organ[column] for column in COLUMNS[1:]] for organ in one["organs"]]
