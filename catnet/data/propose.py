@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from catnet.data.card import Card
-from catnet.data.labels import distinct, label_files, whole_numbers
+from catnet.data.labels import NUMBERS, check_pair, distinct, label_files, whole_numbers
 from catnet.data.layouts import Layout, find_layout
 from catnet.data.sources import raw_cases
 from catnet.data.volume import ScanFile, read_volume, standard_grid
@@ -39,6 +39,7 @@ class Seen:
     cases: Counter = field(default_factory=Counter)  # by label number or organ
     voxels: Counter = field(default_factory=Counter)
     bad: list = field(default_factory=list)
+    odd: list = field(default_factory=list)  # what was read, and is worth a look
 
 
 class Proposal:
@@ -77,23 +78,24 @@ class Proposal:
 
 def draft(layout: Layout, name: str) -> Card:
     """A card that finds the cases, before anything else is known."""
-    return Card(
-        name=name,
-        title="draft",
-        source="",
-        license="",
-        citation="",
-        modality="MR",
-        image=layout.image,
-        label=layout.label,
-        orientation=ORIENTATION,
-        spacing=(None, None, None),
-        clip={"percentiles": (0, 100)},
-        size=(32, 32),
-        organs=layout.organs or {"label 1": 1},
-        supervoxels={"min_size": 1},
-        folds=2,
-    )
+    content = {
+        "name": name,
+        "title": "draft",
+        "source": "",
+        "license": "",
+        "citation": "",
+        "modality": "MR",
+        "image": layout.image,
+        "label": layout.label,
+        "orientation": ORIENTATION,
+        "spacing": (None, None, None),
+        "clip": {"percentiles": (0, 100)},
+        "size": (32, 32),
+        "organs": layout.organs or {"label 1": 1},
+        "supervoxels": {"min_size": 1},
+        "folds": 2,
+    }
+    return check(Card, content, source=f"what was found ({layout.kind})")
 
 
 def look(seen: Seen, card: Card, image: Path, label: Path, *, with_image: bool) -> None:
@@ -109,7 +111,10 @@ def look(seen: Seen, card: Card, image: Path, label: Path, *, with_image: bool) 
         seen.ranges.append(np.percentile(some, [0, 0.5, 99.5, 100]))
         seen.modalities[scan.modality] += 1
     for organ, path in label_files(card, label).items():
-        counts = count(path, scan)
+        truth = read_truth(path, scan)
+        counts = count(truth, path=path)
+        if with_image:
+            compare(seen, scan, truth, image=image, label=path)
         if organ:
             counts = {organ: sum(counts.values())} if counts else {}
         for what, voxels in counts.items():
@@ -117,18 +122,31 @@ def look(seen: Seen, card: Card, image: Path, label: Path, *, with_image: bool) 
             seen.voxels[what] += voxels
 
 
-def count(path: Path, scan: ScanFile | None) -> dict[int, int]:
-    """Voxels of every number of a label but 0."""
-    if path.is_dir():
-        from catnet.data.png import read_png_masks
+def compare(seen: Seen, scan: ScanFile, truth: ScanFile, *, image: Path, label: Path) -> None:
+    """Note a label that does not lie on its image's grid."""
+    try:
+        check_pair(scan, truth, image=image, label=label)
+    except UserError as error:
+        seen.odd.append(str(error))
 
-        truth = read_png_masks(path, scan)
-    else:
-        truth = read_volume(path)
+
+def read_truth(path: Path, scan: ScanFile | None) -> ScanFile:
+    """A label volume, or the PNG masks of a scan."""
+    if not path.is_dir():
+        return read_volume(path)
+    from catnet.data.png import read_png_masks
+
+    return read_png_masks(path, scan)
+
+
+def count(truth: ScanFile, *, path: Path) -> dict[int, int]:
+    """Voxels of every number of a label but 0; raises `UserError` for one that none can have."""
     found = Counter()
     for z in range(truth.voxels.shape[2]):
         plane = whole_numbers(truth.voxels[..., z], path=path)
         for number in distinct(plane):
+            if not 0 <= number < NUMBERS:
+                raise UserError(f"{path}: holds {number}, and labels are 1 to 65535; mend it")
             if number:
                 found[number] += int((plane == number).sum())
     return dict(found)
@@ -149,7 +167,8 @@ def write_card(layout: Layout, seen: Seen, *, name: str, folder: Path, total: in
     cases = f"{total} cases" if len(seen.spacings) == total else f"{len(seen.spacings)} of {total}"
     lines = [
         f"# proposed by `catnet cards new`: {layout.kind}, {total} cases",
-        *(f"# could not be read: {sentence}" for sentence in seen.bad[:8]),
+        *(f"# could not be read: {one_line(sentence)}" for sentence in seen.bad[:8]),
+        *(f"# please check: {one_line(sentence)}" for sentence in seen.odd[:8]),
         f"name: {name}",
         f"title: {scalar(folder.name)}  # please complete: what it shows, how many cases",
         "source: unknown  # please complete: where it is from",
@@ -203,7 +222,15 @@ def choose_folds(total: int) -> int | list:
     return min(5, total // 2) if total >= 4 else [[0, 1], [1, 0]]
 
 
+def one_line(sentence: str) -> str:
+    """A sentence for a comment, its line breaks gone."""
+    return " ".join(sentence.encode(errors="replace").decode().split())
+
+
 def scalar(text: str) -> str:
     """A text as YAML writes it on one line."""
+    text = text.encode(errors="replace").decode()
+    if not text.isprintable():
+        return yaml.safe_dump(text, default_style='"', width=10_000).strip()
     plain = yaml.safe_dump(text, allow_unicode=True, width=10_000).splitlines()[0]
     return plain if re.match(r"[\w'\"]", plain) else f'"{plain}"'
