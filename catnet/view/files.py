@@ -1,12 +1,14 @@
 """The page of files: an image with label volumes, or what `catnet predict` left in a folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from catnet.data.labels import check_pair
 from catnet.data.volume import ScanFile, read_volume
 from catnet.errors import UserError
 from catnet.strict import read_json
@@ -64,7 +66,7 @@ def read_query(folder: Path, record: Mapping) -> Query:
             (entry["image"], entry.get("label")) if isinstance(entry, dict) else (entry, None)
         )
         labels = () if label is None else (find(folder, label),)
-        supports[stem(Path(image))] = Pair(find(folder, image), labels)
+        supports[unique(stem(Path(image)), supports)] = Pair(find(folder, image), labels)
     model = record.get("model")
     said = [] if model is None else [f"Model: {model}."]
     sizes = [describe_organ(organ) for organ in record["organs"] if "volume_ml" in organ]
@@ -75,6 +77,12 @@ def read_query(folder: Path, record: Mapping) -> Query:
         {int(organ["number"]): str(organ["name"]) for organ in record["organs"]},
         (*said, *map(str, record.get("warnings", ()))),
     )
+
+
+def unique(name: str, others: Container[str]) -> str:
+    """`name`, or `name (2)` and so on where it is taken."""
+    numbered = (f"{name} ({number})" if number > 1 else name for number in count(1))
+    return next(one for one in numbered if one not in others)
 
 
 def describe_organ(organ: Mapping) -> str:
@@ -124,6 +132,9 @@ def view_files(
     """The page of an image with its label volumes, and of a support beside it."""
     volumes = {path: read_labels(path) for pair in (query, support) if pair for path in pair.labels}
     numbers = sorted({number for volume in volumes.values() for number in shown(volume)})
+    if not names and not numbers:
+        raise UserError(f"{query.labels[0]}: the label is empty; give one that shows something")
+    images = {pair.image: read_image(pair, volumes) for pair in (query, support) if pair}
     labels = dict(names) or {number: f"label {number}" for number in numbers}
     if organ is not None:
         labels = {n: name for n, name in labels.items() if organ in {name, str(n)}}
@@ -136,12 +147,12 @@ def view_files(
             "choose one with --organ"
         )
     places = {number: place for place, number in enumerate(labels, start=1)}
-    panes = [file_pane("query" if support else "image", query, volumes, places=places)]
+    panes = [file_pane("query" if support else "image", query, images, volumes, places=places)]
     if support is not None:
-        panes.append(file_pane("support", support, volumes, places=places))
+        panes.append(file_pane("support", support, images, volumes, places=places))
     return Page(
         title=f"{stem(query.image)}: {', '.join(layer.name for layer in panes[0].layers)}",
-        notes=(*notes, *describe(query, volumes)),
+        notes=(*notes, *describe(query, volumes), *oddities(query, images, volumes)),
         organs=tuple(labels.values()),
         panes=tuple(panes),
     )
@@ -150,9 +161,37 @@ def view_files(
 def read_labels(path: Path) -> ScanFile:
     """A label volume; raises `UserError` where it holds no whole numbers."""
     volume = read_volume(path)
-    if not np.array_equal(volume.voxels, np.rint(volume.voxels)):
-        raise UserError(f"{path}: is no label volume, its values are not whole; swap the files?")
+    if not np.array_equal(volume.voxels, np.rint(volume.voxels)) or volume.voxels.min() < 0:
+        raise UserError(
+            f"{path}: is no label volume, its values are not whole or below 0; swap the files?"
+        )
     return volume
+
+
+def read_image(pair: Pair, volumes: Mapping[Path, ScanFile]) -> ScanFile:
+    """The image of a pair; raises `UserError` where it looks like a label, and its label not."""
+    image = read_volume(pair.image)
+    values = len(np.unique(image.voxels))
+    for path in pair.labels:
+        if 1 < values < len(shown(volumes[path])):
+            raise UserError(
+                f"{pair.image}: holds fewer values than its label {path}; swap the files?"
+            )
+    return image
+
+
+def oddities(
+    pair: Pair, images: Mapping[Path, ScanFile], volumes: Mapping[Path, ScanFile]
+) -> list[str]:
+    """What was decided while reading, and which label does not lie on the image's grid."""
+    image, found = images[pair.image], []
+    for path in pair.labels:
+        try:
+            check_pair(image, volumes[path], image=pair.image, label=path, remedy="")
+        except UserError:
+            found.append(f"{path.name} lies on another grid than {pair.image.name}.")
+    scans = (image, *(volumes[path] for path in pair.labels))
+    return [*found, *(sentence for scan in scans for sentence in scan.remarks)]
 
 
 def shown(volume: ScanFile) -> list[int]:
@@ -161,16 +200,24 @@ def shown(volume: ScanFile) -> list[int]:
 
 
 def file_pane(
-    role: str, pair: Pair, volumes: Mapping[Path, ScanFile], *, places: Mapping[int, int]
+    role: str,
+    pair: Pair,
+    images: Mapping[Path, ScanFile],
+    volumes: Mapping[Path, ScanFile],
+    *,
+    places: Mapping[int, int],
 ) -> Pane:
     """An image and its labels, each file a layer; it opens in the middle of the first label."""
+    names: list[str] = []
+    for path in pair.labels:
+        names.append(unique(layer_name(path, pair.labels), names))
     layers = [
-        pack_labels(layer_name(path, pair.labels), volumes[path], numbers=places)
-        for path in pair.labels
+        pack_labels(name, volumes[path], numbers=places)
+        for name, path in zip(names, pair.labels, strict=True)
     ]
     return Pane(
         title=f"{role} {stem(pair.image)}",
-        image=pack_image(read_volume(pair.image)),
+        image=pack_image(images[pair.image]),
         layers=tuple(layers),
         middle=middle_of(volumes[pair.labels[0]], list(places)) if pair.labels else None,
     )
