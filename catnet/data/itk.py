@@ -9,6 +9,7 @@ spacing s and origin o,
 import math
 import re
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import SimpleITK
@@ -30,6 +31,7 @@ def read_itk(path: Path) -> ScanFile:
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the folder and the card's pattern")
     kind = "NRRD" if path.suffix.lower() in READERS else "MetaImage"
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # they would stand between our lines
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO(READERS.get(path.suffix.lower(), "MetaImageIO"))
     reader.SetFileName(str(path))
@@ -39,7 +41,7 @@ def read_itk(path: Path) -> ScanFile:
         check_claim(path, reader)
         image = reader.Execute()
     except (RuntimeError, MemoryError) as error:
-        why = " ".join(str(error).split())[-120:]
+        why = shorten(str(error).rpartition("ERROR: ")[2], 160)
         raise UserError(f"{path}: not a readable {kind} file ({why}); get it again") from None
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[..., 0]

@@ -6,6 +6,7 @@ DICOM PS3.3, C.11.1 (Modality LUT).
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import pydicom
@@ -78,7 +79,7 @@ def read_slice(path: Path, *, like: Dataset) -> Shaped[ndarray, "row column"]:
             return decompress(path, data)
         stored = data.pixel_array
     except UNREADABLE as error:
-        why = " ".join(str(error).split())[:160]
+        why = shorten(str(error), 160)
         raise UserError(
             f"{path}: its pixels cannot be read ({why}); get it again, or decompress the series, "
             "such as with gdcmconv --raw"

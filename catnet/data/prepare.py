@@ -191,6 +191,8 @@ def prepare_image(card: Card, scan: ScanFile, *, path: Path) -> tuple[Array, Gri
 def standardize(voxels: Array) -> bool:
     """Z-score in place, slice by slice in double precision; whether that was possible."""
     mean = voxels.mean(dtype=np.float64)
+    if not math.isfinite(mean):
+        return False
     planes = [voxels[..., z] for z in range(voxels.shape[2])]
     deviation = math.sqrt(sum(np.square(plane - mean).sum() for plane in planes) / voxels.size)
     if not 0 < deviation < math.inf:

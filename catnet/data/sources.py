@@ -33,7 +33,8 @@ def raw_cases(card: Card, raw: Path) -> dict[str, tuple[Path, Path]]:
     if not pairs:
         raise UserError(f"{raw}: no file named like {card.image}; check --raw and the card's image")
     for image, _ in pairs.values():
-        if not str(image.relative_to(raw)).isprintable():
+        whole = str(image).encode(errors="replace").decode() == str(image)
+        if not whole or not str(image.relative_to(raw)).isprintable():
             raise UserError(f"{str(image)!r}: a name with unreadable letters; rename the file")
     if "{organ}" in str(raw) and "{organ}" in card.label:
         raise UserError(

@@ -148,11 +148,21 @@ def case_folder(card: Card, case: str) -> Path:
     return data_home() / card.name / case
 
 
-def open_cases(card: Card) -> tuple[Case, ...]:
-    """All prepared cases of a card, sorted by number; raises `UserError` where there are none."""
+def open_cases(card: Card, *, damaged: dict[str, str] | None = None) -> tuple[Case, ...]:
+    """All prepared cases of a card, sorted by number; raises `UserError` where there are none.
+
+    Those whose description cannot be read are an error, too, or go into `damaged`: what is wrong,
+    by folder.
+    """
     folder = data_home() / card.name
     found = prepared_cases(card)
-    if not found:
+    for case in list(found) if damaged is not None else ():
+        try:
+            _ = case.meta
+        except UserError as error:
+            damaged[case.folder.name] = str(error)
+            found.remove(case)
+    if not found and not damaged:
         raise UserError(
             f"{folder}: no prepared case; run `catnet prepare {card.name} --raw DIR` first"
         )

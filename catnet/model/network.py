@@ -133,9 +133,12 @@ class Network(nn.Module):
         The weights come last and whole: where they are, the network has been saved.
         """
         folder = Path(folder)
-        state = {key: value.contiguous() for key, value in self.state_dict().items()}
         write_text(folder / SETTINGS, self.settings.model_dump_json(indent=2) + "\n")
-        write_bytes(folder / WEIGHTS, save(state))
+        write_bytes(folder / WEIGHTS, self.weights())
+
+    def weights(self) -> bytes:
+        """The content of `model.safetensors`."""
+        return save({key: value.contiguous() for key, value in self.state_dict().items()})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "Network":

@@ -427,8 +427,8 @@ ARCHIVES = {
         ("1 GB of remarks", long_header, "cannot be unpacked .*remarks"),
         ("a name that climbs", zipped(("a/../../evil", b"x")), "would leave the folder"),
         ("a name of the system's", tarred((member("/etc/evil"), b"x")), "would leave the folder"),
-        ("a name with a bell", zipped(("a\x07", b"x")), "would leave the folder"),
-        ("a name without end", zipped(("x" * 5000, b"x")), "File name too long|cannot be writ"),
+        ("a name with a bell", zipped(("a\x07", b"x")), "a name that cannot be read"),
+        ("a name without end", zipped(("x" * 5000, b"x")), "longer than 255 bytes"),
         (
             "a link",
             tarred((member("a", type=tarfile.SYMTYPE, linkname="/etc"), None)),
@@ -442,7 +442,7 @@ ARCHIVES = {
         (
             "a file, and a file below it",
             zipped(("a", b"x"), ("a/b", b"x")),
-            "cannot be written|cannot be unpacked",
+            "lies within a file",
         ),
         (
             "a size of 10^12",
