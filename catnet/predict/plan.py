@@ -77,12 +77,14 @@ def check_inputs(target: Target, inputs: Sequence[Path]) -> None:
 def recorded(wanted: Sequence[Wanted]) -> Iterator[set[str]]:
     """Around the work: what was not there, and does not come into the summary, is taken away."""
     names: set[str] = set()
-    fresh = [one.target for one in wanted if not any(path.exists() for path in one.target.files)]
+    folder = wanted[0].target.folder
+    there = set(folder.iterdir())
     try:
         yield names
     finally:
-        for target in fresh:
-            for path in target.files if target.name not in names else ():
+        left = [one.target for one in wanted if one.target.name not in names]
+        for path in set(folder.iterdir()) - there:
+            if any(target.writes(path.name) for target in left):
                 path.unlink(missing_ok=True)
 
 

@@ -8,24 +8,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from catnet.data.labels import check_pair
-from catnet.data.volume import ScanFile, read_volume
+from catnet.data.volume import ScanFile
 from catnet.errors import UserError
 from catnet.strict import read_json
 from catnet.view.page import Page, Pane
+from catnet.view.pairs import Pair, oddities, read_image, read_labels, shown
 from catnet.view.volumes import pack_image, pack_labels, steps
 
 SUMMARY = "summary.json"
 MOST_ORGANS = 255  # that 8 bits can tell apart
 NIFTI = (".nii.gz", ".nii")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An image and label volumes of it."""
-
-    image: Path
-    labels: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -156,47 +148,6 @@ def view_files(
         organs=tuple(labels.values()),
         panes=tuple(panes),
     )
-
-
-def read_labels(path: Path) -> ScanFile:
-    """A label volume; raises `UserError` where it holds no whole numbers."""
-    volume = read_volume(path)
-    if not np.array_equal(volume.voxels, np.rint(volume.voxels)) or volume.voxels.min() < 0:
-        raise UserError(
-            f"{path}: is no label volume, its values are not whole or below 0; swap the files?"
-        )
-    return volume
-
-
-def read_image(pair: Pair, volumes: Mapping[Path, ScanFile]) -> ScanFile:
-    """The image of a pair; raises `UserError` where it looks like a label, and its label not."""
-    image = read_volume(pair.image)
-    values = len(np.unique(image.voxels))
-    for path in pair.labels:
-        if 1 < values < len(shown(volumes[path])):
-            raise UserError(
-                f"{pair.image}: holds fewer values than its label {path}; swap the files?"
-            )
-    return image
-
-
-def oddities(
-    pair: Pair, images: Mapping[Path, ScanFile], volumes: Mapping[Path, ScanFile]
-) -> list[str]:
-    """What was decided while reading, and which label does not lie on the image's grid."""
-    image, found = images[pair.image], []
-    for path in pair.labels:
-        try:
-            check_pair(image, volumes[path], image=pair.image, label=path, remedy="")
-        except UserError:
-            found.append(f"{path.name} lies on another grid than {pair.image.name}.")
-    scans = (image, *(volumes[path] for path in pair.labels))
-    return [*found, *(sentence for scan in scans for sentence in scan.remarks)]
-
-
-def shown(volume: ScanFile) -> list[int]:
-    """The label numbers of a volume, without the background."""
-    return [int(number) for number in np.unique(volume.voxels) if number]
 
 
 def file_pane(

@@ -271,10 +271,12 @@ def test_what_is_not_in_the_summary_is_taken_away(tmp_path):
     from catnet.predict.plan import Wanted, recorded
     from catnet.predict.query import Target
 
-    targets = [Target(tmp_path, name) for name in ("a", "b", "old")]
+    targets = [Target(tmp_path, name, probability=True) for name in ("a", "b", "old")]
     targets[2].label.touch()
     with recorded([Wanted(target.label, target) for target in targets]) as names:
         for target in targets:
             target.label.touch()
+            target.chance(1).touch()
         names.add("a")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_pred.nii.gz", "old_pred.nii.gz"]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"a_pred.nii.gz", "a_prob_1.nii.gz", "old_pred.nii.gz"}
