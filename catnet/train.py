@@ -17,6 +17,7 @@ from catnet.data.episodes import EpisodeSource, open_source
 from catnet.data.folds import split
 from catnet.data.store import Case, open_cases
 from catnet.engine import Engine, start_engine
+from catnet.episode import Episode
 from catnet.errors import UserError
 from catnet.guard import Guard
 from catnet.journal import Journal, Progress
