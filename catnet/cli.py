@@ -85,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:  # a full disk, a read-only folder
         place = f"{error.filename}: " if error.filename else ""
         fail(f"{place}{error.strerror or error}; make room, or choose another folder", status=2)
+    except MemoryError as error:
+        why = f" ({error})" if str(error) else ""
+        fail(f"out of memory{why}; give smaller files or settings, or a larger machine", status=2)
     except KeyboardInterrupt:
         if "LOCAL_RANK" in os.environ:
             os._exit(130)  # one of several: the process that started them speaks

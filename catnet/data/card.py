@@ -14,6 +14,7 @@ from catnet.paths import cards_home
 from catnet.strict import Strict, check, read_yaml
 
 AXES = ({"L", "R"}, {"A", "P"}, {"S", "I"})
+MOST_FOLDS = 1 << 20
 Number = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -52,7 +53,7 @@ class Fetch(Strict):
 class Card(Strict):
     """One data set; see `datasets/README.md` for the meaning of every key."""
 
-    name: str = Field(pattern=r"^[a-z0-9_-]+$")
+    name: str = Field(pattern=r"^[a-z0-9_-]+$", max_length=100)
     title: str
     source: str
     license: str
@@ -90,6 +91,8 @@ class Card(Strict):
     @classmethod
     def one_place_for_the_case(cls, pattern: str) -> str:
         """A file pattern says once where the name of the case stands, within the raw folder."""
+        if not pattern.isprintable():
+            raise ValueError("a file pattern with unreadable letters; write it anew")
         if pattern.count("{case}") != 1:
             raise ValueError("a file pattern holds {case} exactly once")
         if Path(pattern).is_absolute():
@@ -97,6 +100,15 @@ class Card(Strict):
         if ".." in Path(pattern).parts:
             raise ValueError("a file pattern stays in the folder of --raw, without ..")
         return pattern
+
+    @field_validator("organs", "groups", "label_values")
+    @classmethod
+    def names(cls, known: dict) -> dict:
+        """What stands in tables, and in file names, is of letters that one can see."""
+        for name in (*known, *(word for word in known.values() if isinstance(word, str))):
+            if not name.isprintable() or not name.strip():
+                raise ValueError(f"{name!r} is empty, or has unreadable letters; write it anew")
+        return known
 
     @field_validator("orientation")
     @classmethod
@@ -126,7 +138,7 @@ class Card(Strict):
     @classmethod
     def number_or_lists(cls, folds: object) -> object:
         """A number of folds, or the cases of each: at least two, none of them twice."""
-        if isinstance(folds, int) and folds >= 2:
+        if isinstance(folds, int) and 2 <= folds <= MOST_FOLDS:
             return folds
         lists = folds if isinstance(folds, list | tuple) and folds else [None]
         if not all(isinstance(fold, list | tuple) for fold in lists):
@@ -166,6 +178,12 @@ class Card(Strict):
                 raise ValueError(f"label_values names {organ!r}, which organs does not have")
         apart = "{organ}" in self.label
         own = {organ: organ if apart else number for organ, number in self.organs.items()}
+        for word in ({**own, **self.label_values}).values() if apart else ():
+            path = Path(str(word))
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(
+                    f"label_values: {str(word)!r} stays in the folder of --raw, without .."
+                )
         written = [*{**own, **self.label_values}.values(), *self.other_labels]
         if len(set(written)) < len(written):
             raise ValueError(

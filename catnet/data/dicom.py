@@ -11,6 +11,7 @@ DICOM PS3.3, C.7.6.2. A step that is not normal to the slices (a tilted gantry) 
 
 import struct
 import warnings
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,19 +19,29 @@ from typing import NamedTuple
 
 import numpy as np
 import pydicom
+from einops import rearrange
 from jaxtyping import Float
 from numpy import ndarray
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from catnet.arrays import Affine
 from catnet.data.pixels import read_pixels
 from catnet.data.volume import Grid, ScanFile
 from catnet.errors import UserError
 
-NEEDED = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+NEEDED = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
+COUNTS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")
+WORDS = ("PatientID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription")
+WORDS += ("EchoTime", "ImageType", "PhotometricInterpretation")
 NO_SCAN = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "SR", "KO", "REG"}
-BROKEN = (OSError, EOFError, ValueError, AttributeError, KeyError, TypeError, struct.error)
+BROKEN = (
+    *(OSError, EOFError, ValueError, AttributeError, LookupError, TypeError, struct.error),
+    *(NotImplementedError, OverflowError, RecursionError, zlib.error),
+)
+FARTHEST = 1e6  # mm of a place, or between two pixels
 ROUNDED = 0.02  # of the step, and in mm: what headers are rounded to
 CONVERT = "convert it to NIfTI, such as with dcm2niix"
 
@@ -80,8 +91,12 @@ def read_headers(folder: Path) -> list[Slice]:
         if not path.is_file() or path.name == "DICOMDIR":
             continue
         header = read_header(path)
-        if header is not None and "Rows" in header and header.get("Modality") not in NO_SCAN:
+        if header is None or said(header, "Modality") in NO_SCAN:
+            continue
+        if "Rows" in header:
             found.append(Slice(path, header))
+        elif is_image(header):
+            raise UserError(f"{path}: is cut off, it has no rows of pixels; get it again")
     if not found:
         raise UserError(f"{folder}: holds no DICOM image; give the folder of a series' slices")
     return found
@@ -90,10 +105,16 @@ def read_headers(folder: Path) -> list[Slice]:
 def read_header(path: Path) -> Dataset | None:
     """A DICOM file without its pixels; nothing for a file of another kind.
 
-    Raises `UserError` for one that calls itself DICOM and is not.
+    Raises `UserError` for one that calls itself DICOM and is not, or whose values are none.
     """
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
+        refuse_deflated(path)
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        for name in COUNTS:
+            int(header.get(name) or 1)  # pydicom looks at a value when it is asked for
+        for name in (*WORDS, *NEEDED):
+            header.get(name)
+        return header
     except InvalidDicomError:
         if path.suffix.lower() not in {".dcm", ".ima"}:
             return None
@@ -101,6 +122,24 @@ def read_header(path: Path) -> Dataset | None:
     except BROKEN as error:
         why = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable DICOM file ({why}); get it again") from None
+
+
+def is_image(header: Dataset) -> bool:
+    """Whether a file calls itself an image, or nothing at all."""
+    kind = header.file_meta.get("MediaStorageSOPClassUID")
+    return not kind or "Image Storage" in UID(kind).name
+
+
+def refuse_deflated(path: Path) -> None:
+    """Raise `UserError` for a file packed as a whole: a small one may fill any memory."""
+    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    if syntax == DeflatedExplicitVRLittleEndian:
+        raise UserError(f"{path}: is deflated; {CONVERT}")
+
+
+def said(header: Dataset, name: str) -> str:
+    """A value as text, empty where there is none."""
+    return str(header.get(name, ""))
 
 
 def group_series(slices: Sequence[Slice]) -> list[list[Slice]]:
@@ -111,7 +150,7 @@ def group_series(slices: Sequence[Slice]) -> list[list[Slice]]:
     """
     series = defaultdict(list)
     for part in slices:
-        series[str(part.header.get("SeriesInstanceUID", ""))].append(part)
+        series[said(part.header, "SeriesInstanceUID")].append(part)
     if len(series) == len(slices) > 1:
         series = defaultdict(list)
         for part in slices:
@@ -121,9 +160,9 @@ def group_series(slices: Sequence[Slice]) -> list[list[Slice]]:
 
 def likeness(header: Dataset) -> tuple:
     """What slices of one series agree in, without its identifier."""
-    turn = np.round([float(value) for value in header.get("ImageOrientationPatient") or ()], 3)
+    turn = np.round(numbers(header, "ImageOrientationPatient"), 3)
     names = ("SeriesNumber", "SeriesDescription", "EchoTime", "Rows", "Columns")
-    return (*(str(header.get(name, "")) for name in names), *turn.tolist())
+    return (*(said(header, name) for name in names), *turn.tolist())
 
 
 def choose(folder: Path, series: list[list[Slice]]) -> list[Slice]:
@@ -146,7 +185,7 @@ def choose(folder: Path, series: list[list[Slice]]) -> list[Slice]:
 
 def is_localizer(header: Dataset) -> bool:
     """Whether a slice was taken to plan the others."""
-    return "LOCALIZER" in [str(word).upper() for word in header.get("ImageType") or ()]
+    return "LOCALIZER" in said(header, "ImageType").upper()
 
 
 def volume_size(found: list[Slice]) -> int:
@@ -157,7 +196,7 @@ def volume_size(found: list[Slice]) -> int:
 def describe(found: list[Slice]) -> str:
     """A series in words, on one line."""
     header = found[0].header
-    words = " ".join(str(header.get("SeriesDescription", "")).split())
+    words = " ".join(said(header, "SeriesDescription").split())
     uid = header.get("SeriesInstanceUID", "without UID")
     return f"{uid} ({f'{words}, ' if words else ''}{len(found)} slices)"
 
@@ -168,13 +207,29 @@ def check_kind(part: Slice) -> None:
     if int(header.get("NumberOfFrames") or 1) > 1:
         frames = header.NumberOfFrames
         raise UserError(f"{path}: holds {frames} frames (enhanced DICOM); {CONVERT}")
+    if not int(header.Rows or 0) > 0 or not int(header.get("Columns") or 0) > 0:
+        raise UserError(f"{path}: has no rows or no columns of pixels; get it again")
     if int(header.get("SamplesPerPixel") or 1) != 1:
         kind = header.get("PhotometricInterpretation", "color")
         raise UserError(f"{path}: its pixels are {kind}, not intensities; give the original series")
-    for name in NEEDED:
-        values = header.get(name)
-        if values is None or len(values) != {"PixelSpacing": 2}.get(name, len(values)):
-            raise UserError(f"{path}: does not say where it lies ({name} is missing); {CONVERT}")
+    for name, count in NEEDED.items():
+        values = numbers(header, name)
+        if len(values) != count or not (np.abs(values) < FARTHEST).all():
+            raise UserError(
+                f"{path}: does not say where it lies ({name} is missing, or no {count} numbers); "
+                f"{CONVERT}"
+            )
+    turn = rearrange(numbers(header, "ImageOrientationPatient"), "(way world) -> way world", way=2)
+    if np.abs(np.linalg.norm(turn, axis=1) - 1).max() > 0.05:
+        raise UserError(
+            f"{path}: does not say where it lies (ImageOrientationPatient is no two directions); "
+            f"{CONVERT}"
+        )
+    if numbers(header, "PixelSpacing").min() <= 0:
+        raise UserError(
+            f"{path}: its pixels are {header.PixelSpacing} mm apart, which is no distance; get the "
+            "series again"
+        )
 
 
 def check_alike(folder: Path, found: list[Slice]) -> None:
@@ -242,5 +297,8 @@ def series_affine(first: Dataset, step: Float[ndarray, "3"]) -> Affine:
 
 
 def numbers(header: Dataset, name: str) -> Float[ndarray, " n"]:
-    """A decimal string of several values, as numbers."""
-    return np.array([float(value) for value in header[name].value], dtype=np.float64)
+    """A decimal string of several values, as numbers; none where it holds anything else."""
+    try:
+        return np.array([float(value) for value in header.get(name) or ()], dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.zeros(0)

@@ -4,6 +4,7 @@ Frames without an organ are often left out, so the segments are put onto the gri
 where their voxels are voxels of it. DICOM PS3.3, A.51.
 """
 
+import struct
 import warnings
 from pathlib import Path
 
@@ -12,13 +13,18 @@ import numpy as np
 from einops import rearrange
 from highdicom.seg import Segmentation
 from nibabel.affines import apply_affine
+from pydicom.errors import InvalidDicomError
 
 from catnet.data.card import Card
+from catnet.data.dicom import refuse_deflated
 from catnet.data.labels import SAME_PLACE, paint
 from catnet.data.volume import Array, Grid, ScanFile
 from catnet.errors import UserError
 
-BROKEN = (AttributeError, KeyError, NotImplementedError, OSError, RuntimeError, TypeError)
+BROKEN = (
+    *(AttributeError, LookupError, NotImplementedError, OSError, RuntimeError, TypeError),
+    *(EOFError, MemoryError, OverflowError, ValueError, InvalidDicomError, struct.error),
+)
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -32,10 +38,11 @@ def read_seg(card: Card, path: Path, *, scan: ScanFile) -> ScanFile:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of values that are not quite DICOM
+            refuse_deflated(file)
             seg = hd.seg.segread(file)
             chosen = choose_segments(card, seg, path=file)
             volumes = {organ: read_segment(seg, number) for organ, number in chosen.items()}
-    except (*BROKEN, ValueError) as error:
+    except BROKEN as error:
         why = " ".join(str(error).split())
         raise UserError(f"{file}: not a readable DICOM SEG ({why}); get it again") from None
     placed = {organ: on_grid(volume, scan.grid) for organ, volume in volumes.items()}

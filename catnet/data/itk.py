@@ -7,6 +7,7 @@ spacing s and origin o,
 """
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ import SimpleITK
 from einops import rearrange
 
 from catnet.arrays import Affine
-from catnet.data.volume import Grid, ScanFile
+from catnet.data.volume import MOST_VOXELS, Grid, ScanFile
 from catnet.errors import UserError
 
 READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO"}  # the others are MetaImage
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MOST_PACKED = 1100  # deflate makes nothing smaller than by 1032
+MOST_AXES = {b"%d" % number for number in range(1, 5)}
 HEADER = 1 << 16  # bytes in which a header is looked for
 
 
@@ -31,6 +33,7 @@ def read_itk(path: Path) -> ScanFile:
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO(READERS.get(path.suffix.lower(), "MetaImageIO"))
     reader.SetFileName(str(path))
+    check_axes(path)
     try:
         reader.ReadImageInformation()
         check_claim(path, reader)
@@ -49,6 +52,16 @@ def read_itk(path: Path) -> ScanFile:
     return ScanFile(voxels, Grid(voxels.shape, itk_affine(image)))
 
 
+def check_axes(path: Path) -> None:
+    """Raise `UserError` where a header names more axes than there are; MetaIO would crash."""
+    with path.open("rb") as file:
+        head = file.read(HEADER)
+    for line in re.findall(rb"(?im)^[ \t]*(?:NDims|dimension)[ \t]*[:=](.*)$", head):
+        if line.strip() not in MOST_AXES:
+            axes = line[:20].decode(errors="replace").strip()
+            raise UserError(f"{path}: has {axes!r} axes; give one 3D volume")
+
+
 def check_claim(path: Path, reader: SimpleITK.ImageFileReader) -> None:
     """Raise `UserError` for colors, and for a header that claims more than its file can hold."""
     components = reader.GetNumberOfComponents()
@@ -58,6 +71,11 @@ def check_claim(path: Path, reader: SimpleITK.ImageFileReader) -> None:
     if path.suffix.lower() in {".nrrd", ".mha"} and claimed > MOST_PACKED * path.stat().st_size:
         raise UserError(
             f"{path}: its header claims {reader.GetSize()} voxels, the file holds fewer; "
+            "get it again"
+        )
+    if claimed > MOST_VOXELS:
+        raise UserError(
+            f"{path}: its header claims {reader.GetSize()} voxels, more than any scanner makes; "
             "get it again"
         )
 

@@ -4,7 +4,6 @@ Known are nnU-Net v2's raw folders, the Medical Segmentation Decathlon, TotalSeg
 whatever pairs images with labels by a part of their names.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from catnet.errors import UserError
+from catnet.strict import read_json
 
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".nhdr")
 LABEL_WORDS = {"label", "labels", "labelstr", "seg", "segs", "segmentation", "segmentations"}
@@ -58,7 +58,7 @@ def described(folder: Path) -> Layout:
     """
     path = folder / "dataset.json"
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = read_json(path)
         labels, channels = said["labels"], said.get("channel_names") or said.get("modality") or {}
         organs = read_organs(labels)
         first = str(channels.get("0", "")).lower()

@@ -3,6 +3,7 @@
 DICOM PS3.3, C.11.1 (Modality LUT).
 """
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,23 +21,31 @@ from catnet.errors import UserError
 UNREADABLE = (
     AttributeError,
     EOFError,
-    KeyError,
+    LookupError,
+    MemoryError,
     NotImplementedError,
     OSError,
+    OverflowError,
     RuntimeError,
+    struct.error,
     TypeError,
     ValueError,
 )
 
 
 def read_pixels(paths: Sequence[Path], first: Dataset) -> Array:
-    """Slices of one size as a volume (column, row, slice): int16 where that holds them all."""
-    volume = np.empty((len(paths), int(first.Rows), int(first.Columns)), dtype=np.int16)
+    """Slices of one size as a volume (column, row, slice): int16 where that holds them all.
+
+    Nothing is reserved before a slice has shown that it holds what its header claims.
+    """
+    size, volume = (int(first.Rows), int(first.Columns)), np.empty(0, dtype=np.int16)
     rescaled = has_rescale(first)
     for number, path in enumerate(paths):
         pixels = read_slice(path, rescaled=rescaled)
-        if pixels.shape != volume.shape[1:]:
+        if pixels.shape != size:
             raise UserError(f"{path}: its pixels are {pixels.shape}, its header says otherwise")
+        if not number:
+            volume = np.empty((len(paths), *size), dtype=np.int16)
         if pixels.dtype.kind == "f" and volume.dtype.kind != "f":
             volume = volume.astype(np.float32)
         elif volume.dtype == np.int16 and not fits(pixels):

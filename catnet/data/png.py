@@ -5,6 +5,8 @@ where the names differ, to the one that has its place when both lists are sorted
 positions say nothing of pictures (the CT of CHAOS runs from head to feet or back).
 """
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from catnet.data.store import natural
 from catnet.data.volume import ScanFile
 from catnet.errors import UserError
 
+BROKEN = (OSError, ValueError, SyntaxError, LookupError, OverflowError, struct.error, zlib.error)
 GREY = {"1", "L", "P", "I", "I;16"}
 
 
@@ -62,6 +65,6 @@ def read_picture(path: Path, *, size: tuple[int, int]) -> Shaped[ndarray, "row c
             if picture.mode not in GREY:
                 raise UserError(f"{path}: is colored ({picture.mode}); give masks in grey values")
             return np.asarray(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*BROKEN, Image.DecompressionBombError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable PNG file ({why}); get it again") from None

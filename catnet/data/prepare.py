@@ -25,12 +25,19 @@ from catnet.data.store import (
     prepared_cases,
     write_folder,
 )
-from catnet.data.volume import Array, Grid, ScanFile, centered, read_volume, resample, standard_grid
+from catnet.data.volume import (
+    MOST_VOXELS,
+    Array,
+    Grid,
+    ScanFile,
+    centered,
+    read_volume,
+    resample,
+    standard_grid,
+)
 from catnet.data.workers import outcomes
 from catnet.errors import UserError
 from catnet.paths import data_home
-
-MOST_VOXELS = 2**31  # of a volume; far above any scanner's, far below what memory is for
 
 
 def prepare(

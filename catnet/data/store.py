@@ -7,7 +7,6 @@ $CATNET_DATA/CARD/CASE/image.npy        float32 (d, h, w), z-scored
                       /supervoxels.json their settings, pixels a slice
 """
 
-import json
 import os
 import re
 import shutil
@@ -15,9 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, field_validator
 
+from catnet import strict
 from catnet.arrays import LabelVolume, Volume
 from catnet.data.card import Card
 from catnet.data.volume import Grid
@@ -26,21 +28,36 @@ from catnet.paths import data_home
 from catnet.strict import Strict, check
 
 META, SUPERVOXELS = "meta.json", "supervoxels.json"
+KINDS = {
+    "image": np.dtype(np.float32),
+    "label": np.dtype(np.uint16),
+    "supervoxels": np.dtype(np.uint16),
+}
+Count = Annotated[int, Field(ge=1)]
+Row = tuple[float, float, float, float]
 
 
 class Meta(Strict):
     """What is known of a prepared case. Grids are in (x, y, z), the arrays in (z, y, x)."""
 
-    case: str
+    case: str = Field(pattern=r"^[^/.][^/]*$")
     preparation: str
     sources: dict[str, str]
-    shape: tuple[int, int, int]
-    affine: tuple[tuple[float, ...], ...]
+    shape: tuple[Count, Count, Count]
+    affine: tuple[Row, Row, Row, Row]
     spacing: tuple[float, float, float]
-    raw_shape: tuple[int, int, int]
-    raw_affine: tuple[tuple[float, ...], ...]
+    raw_shape: tuple[Count, Count, Count]
+    raw_affine: tuple[Row, Row, Row, Row]
     pixels: dict[str, tuple[int, ...]]
     remarks: tuple[str, ...] = ()
+
+    @field_validator("affine", "raw_affine")
+    @classmethod
+    def of_a_place(cls, affine: tuple) -> tuple:
+        """Three directions that span the world."""
+        if np.linalg.matrix_rank(np.array(affine)) < 4:
+            raise ValueError("maps voxels to no place; prepare the case again")
+        return affine
 
     @property
     def grid(self) -> Grid:
@@ -107,14 +124,22 @@ class Case:
         return check(SupervoxelMeta, read_json(path), source=str(path))
 
     def array(self, name: str) -> np.ndarray:
-        """A memory-mapped array of the case."""
+        """A memory-mapped array of the case, as its description says; else raises `UserError`."""
         path = self.folder / f"{name}.npy"
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
+            why = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{path}: cannot be read ({error}); delete its folder and prepare the case again"
+                f"{path}: cannot be read ({why}); delete its folder and prepare the case again"
             ) from None
+        kind = getattr(found, "dtype", None)  # of an archive there is none
+        if kind != KINDS[name] or found.shape != self.meta.shape:
+            raise UserError(
+                f"{path}: holds {kind} of {getattr(found, 'shape', 'no shape')}, {META} says "
+                f"{KINDS[name]} of {self.meta.shape}; delete its folder and prepare the case again"
+            )
+        return found
 
 
 def case_folder(card: Card, case: str) -> Path:
@@ -154,7 +179,7 @@ def natural(name: str) -> tuple:
 def read_json(path: Path) -> dict:
     """A JSON object; raises `UserError` where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict.read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); prepare the case again") from None
     return content if isinstance(content, dict) else {}

@@ -21,6 +21,12 @@ MOST_MEMBERS = 2_000_000
 MOST_PACKED = 300  # bytes out of one; label maps reach about 200
 SMALL = 1 << 30  # bytes that any archive may hold
 BLOCK = 1 << 20
+MOST_REMARKS = 1 << 20  # bytes of what a tar says of one member
+REMARKS = {
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+}
+PACKINGS = {b"\x1f\x8b": "r:gz", b"BZh": "r:bz2", b"\xfd7zXZ\0": "r:xz", b"\x5d\0\0": "r:xz"}
 BROKEN = (EOFError, OSError, RuntimeError, ValueError, tarfile.TarError, zlib.error)
 
 
@@ -58,7 +64,7 @@ def extract(archive: Path, folder: Path) -> None:
                 members = list(checked(archive, zip_members(archive, opened)))
                 write_members(members, folder, opener=opened.open)
             return
-        with tarfile.open(archive) as opened:
+        with tarfile.open(archive, packing(archive), tarinfo=Header) as opened:
             members = list(checked(archive, tar_members(archive, opened)))
             write_members(members, folder, opener=opened.extractfile)
     except (*BROKEN, zipfile.BadZipFile) as error:
@@ -67,6 +73,27 @@ def extract(archive: Path, folder: Path) -> None:
                 raise
         why = " ".join(str(error).split())
         raise UserError(f"{archive}: cannot be unpacked ({why}); get it again") from None
+
+
+class Header(tarfile.TarInfo):
+    """What stands before a member of a tar; its remarks are read whole, so they have an end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "Header":
+        """A header of 512 bytes; raises `tarfile.ReadError` for what may take any memory."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in REMARKS and found.size > MOST_REMARKS:
+            raise tarfile.ReadError(f"remarks of {found.size} bytes on one member")
+        if found.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError(f"{found.name!r} is a file with holes")
+        return found
+
+
+def packing(archive: Path) -> str:
+    """How tarfile is to open an archive; by its first bytes, as guessing takes without end."""
+    with archive.open("rb") as file:
+        start = file.read(6)
+    return next((mode for magic, mode in PACKINGS.items() if start.startswith(magic)), "r:")
 
 
 def zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
@@ -112,7 +139,9 @@ def checked(archive: Path, members: Iterator[Member]) -> Iterator[Member]:
 def write_members(
     members: list[Member], folder: Path, *, opener: Callable[..., BufferedIOBase]
 ) -> None:
-    """Write every file, no further than its announced size."""
+    """Write every file, no further than its announced size; raises `ValueError` for none."""
+    if not members:
+        raise ValueError("it holds no files")
     free = shutil.disk_usage(folder).free
     needed = sum(member.size for member in members)
     if needed > free:

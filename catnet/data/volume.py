@@ -8,7 +8,6 @@ NIfTI. Only axis order, direction, spacing and place ever change; a volume that 
 obliquely stays oblique.
 """
 
-import gzip
 import math
 import os
 import zlib
@@ -39,6 +38,8 @@ BROKEN = (
     OverflowError,
     zlib.error,
 )
+MOST_VOXELS = 2**31  # of a volume; far above any scanner's, far below what memory is for
+SURPLUS = 1 << 26  # bytes that a file may hold beside its voxels: extensions, another program's
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def read_nifti(path: Path) -> ScanFile:
         why = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable NIfTI file ({why}); get it again") from None
     except MemoryError:
-        raise UserError(f"{path}: {image.shape} voxels exceed the memory; crop the scan") from None
+        raise UserError(f"{path}: exceeds the memory; get it again, or crop the scan") from None
     if voxels.ndim == 4 and voxels.shape[3] == 1:
         voxels = voxels[..., 0]
     check_voxels(path, voxels)
@@ -137,15 +138,22 @@ def check_scan(path: Path, scan: ScanFile) -> ScanFile:
 
 
 def check_length(path: Path, image: SpatialImage) -> None:
-    """Raise `ValueError` where a header claims more voxels than its file holds.
+    """Raise `ValueError` where a header claims more voxels than its file holds, or far fewer.
 
-    The reader would reserve the claimed memory first, and never looks at gzip's checksum.
+    The reader would reserve the claimed memory first, and never looks at gzip's checksum. Only
+    NIfTI says how it lies; nibabel reads other formats as well.
     """
-    if path.suffix not in {".gz", ".nii"}:
-        return
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        held = sum(map(len, iter(partial(file.read, 1 << 20), b"")))
-    if math.prod(image.shape) * image.get_data_dtype().itemsize > held:
+    if not isinstance(image, nib.Nifti1Pair):
+        raise ValueError(f"it is {type(image).__name__}")
+    if math.prod(image.shape) > MOST_VOXELS:
+        raise ValueError(f"its header claims {image.shape} voxels, more than any scanner makes")
+    claimed, held = math.prod(image.shape) * image.get_data_dtype().itemsize, 0
+    with image.file_map["image"].get_prepare_fileobj("rb") as file:
+        for block in iter(partial(file.read, 1 << 20), b""):
+            held += len(block)
+            if held > claimed + SURPLUS:
+                raise ValueError("it holds far more than its header claims")
+    if claimed > held:
         raise ValueError(f"its header claims {image.shape} voxels, the file holds fewer")
 
 

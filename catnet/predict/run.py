@@ -27,6 +27,7 @@ from catnet.files import alone, write_text
 from catnet.predict.query import Target, predict_query
 from catnet.predict.scans import scan_name
 from catnet.predict.session import Request, Session, open_session
+from catnet.strict import read_json
 
 SUMMARY, TABLE = "summary.json", "summary.csv"
 COLUMNS = ("query", "number", "name", "volume_ml", "confidence", "slices")
@@ -171,7 +172,7 @@ def read_summary(folder: Path) -> dict[str, dict]:
     """The queries of a folder whose labels are still there; none where there is no summary."""
     path = folder / SUMMARY
     try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        known = read_json(path) if path.is_file() else {}
         return {name: one for name, one in known.items() if (folder / one["label"]).is_file()}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         raise UserError(f"{path}: damaged; delete it, and predict with --again") from None

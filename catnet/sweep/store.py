@@ -4,7 +4,6 @@ $CATNET_RUNS/sweeps/NAME-HASH/sweep.json   the question and its runs
                              /rows.csv     everything measured, added to as runs finish
 """
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from catnet.question import Question
 from catnet.report.rows import append_rows
 from catnet.report.study import Member, Study, member_rows
 from catnet.runs import open_run_folder, write_json
-from catnet.strict import check
+from catnet.strict import check, read_json
 from catnet.sweep.jobs import Job, plan_jobs
 
 SWEEP, ROWS = "sweep.json", "rows.csv"
@@ -69,11 +68,12 @@ def open_sweep(folder: Path) -> Study:
     """The runs of a sweep; raises `UserError` where one is gone, or the file is damaged."""
     path = folder / SWEEP
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         members = tuple(open_member(entry) for entry in content["runs"])
         return Study(content["name"], content["question"], tuple(content["varied"]), members)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); give `catnet sweep` again") from None
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: cannot be read ({why}); give `catnet sweep` again") from None
 
 
 def open_member(entry: dict) -> Member:

@@ -1,6 +1,5 @@
 """The page of files: an image with label volumes, or what `catnet predict` left in a folder."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from catnet.data.volume import ScanFile, read_volume
 from catnet.errors import UserError
+from catnet.strict import read_json
 from catnet.view.page import Page, Pane
 from catnet.view.volumes import pack_image, pack_labels, steps
 
@@ -43,7 +43,7 @@ def read_prediction(folder: Path) -> dict[str, Query]:
     """The queries of a summary; raises `UserError` where it is missing, damaged or names none."""
     path = folder / SUMMARY
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         queries = {name: read_query(folder, record) for name, record in content.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
