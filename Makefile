@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 BROWSERS := chromium chromium-browser google-chrome
 
-.PHONY: demo test lint install browser clean
+.PHONY: demo test test-long lint install browser clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
@@ -19,6 +19,10 @@ demo: install
 
 test: install lint browser
 	CATNET_ARTEFACTS="$${CATNET_ARTEFACTS:-artifacts}" $(BIN)/pytest -n auto --dist worksteal
+
+# Ten minutes of search for each reader that is fuzzed; `make test` gives them seconds.
+test-long: install
+	CATNET_FUZZ_SECONDS="$${CATNET_FUZZ_SECONDS:-600}" CATNET_FUZZ_EXAMPLES=2000 $(BIN)/pytest tests/fuzz tests/corpus tests/security
 
 # The report page is tested in Debian's Chromium; where it cannot be had, that test skips and says so.
 browser:

@@ -23,7 +23,7 @@ from einops import rearrange
 from jaxtyping import Float
 from numpy import ndarray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
@@ -35,11 +35,12 @@ from catnet.errors import UserError
 NEEDED = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 COUNTS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")
 WORDS = ("PatientID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription")
-WORDS += ("EchoTime", "ImageType", "PhotometricInterpretation")
+WORDS += ("EchoTime", "ImageType", "PhotometricInterpretation", "RescaleSlope")
+WORDS += ("RescaleIntercept",)
 NO_SCAN = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "SR", "KO", "REG"}
 BROKEN = (
     *(OSError, EOFError, ValueError, AttributeError, LookupError, TypeError, struct.error),
-    *(NotImplementedError, OverflowError, RecursionError, zlib.error),
+    *(NotImplementedError, OverflowError, RecursionError, zlib.error, BytesLengthException),
 )
 FARTHEST = 1e6  # mm of a place, or between two pixels
 ROUNDED = 0.02  # of the step, and in mm: what headers are rounded to
@@ -93,7 +94,7 @@ def read_headers(folder: Path) -> list[Slice]:
         header = read_header(path)
         if header is None or said(header, "Modality") in NO_SCAN:
             continue
-        if "Rows" in header:
+        if "Rows" in header and "Columns" in header:
             found.append(Slice(path, header))
         elif is_image(header):
             raise UserError(f"{path}: is cut off, it has no rows of pixels; get it again")
@@ -190,7 +191,8 @@ def is_localizer(header: Dataset) -> bool:
 
 def volume_size(found: list[Slice]) -> int:
     """Voxels of a series."""
-    return len(found) * int(found[0].header.Rows) * int(found[0].header.Columns)
+    header = found[0].header
+    return len(found) * int(header.Rows or 0) * int(header.Columns or 0)
 
 
 def describe(found: list[Slice]) -> str:
