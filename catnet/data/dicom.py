@@ -22,7 +22,7 @@ import pydicom
 from jaxtyping import Float
 from numpy import ndarray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
@@ -45,11 +45,12 @@ from catnet.errors import UserError
 COUNTS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")
 WORDS = ("PatientID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription")
 WORDS += ("EchoTime", "ImageType", "PhotometricInterpretation", "FrameOfReferenceUID")
+WORDS += ("RescaleSlope", "RescaleIntercept")
 PLACES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 NO_SCAN = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "SR", "KO", "REG"}
 BROKEN = (
     *(OSError, EOFError, ValueError, AttributeError, LookupError, TypeError, struct.error),
-    *(NotImplementedError, OverflowError, RecursionError, zlib.error),
+    *(NotImplementedError, OverflowError, RecursionError, zlib.error, BytesLengthException),
 )
 ALIKE = 0.5  # of the size of a slice's file: what a file that lost its mark may differ
 
@@ -98,7 +99,7 @@ def read_headers(folder: Path) -> list[Slice]:
             strange.append(path)
         elif said(header, "Modality") in NO_SCAN:
             continue
-        elif "Rows" in header:
+        elif "Rows" in header and "Columns" in header:
             found.append(Slice(path, header))
         elif is_image(header):
             raise UserError(f"{path}: is cut off, it has no rows of pixels; get it again")

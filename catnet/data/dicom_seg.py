@@ -14,7 +14,7 @@ import numpy as np
 from einops import rearrange
 from highdicom.seg import Segmentation
 from nibabel.affines import apply_affine
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from catnet.data.card import Card
 from catnet.data.dicom import refuse_deflated
@@ -24,7 +24,8 @@ from catnet.errors import UserError
 
 BROKEN = (
     *(AttributeError, LookupError, NotImplementedError, OSError, RuntimeError, TypeError),
-    *(EOFError, MemoryError, OverflowError, ValueError, InvalidDicomError, struct.error),
+    *(EOFError, MemoryError, OverflowError, ValueError, struct.error),
+    *(BytesLengthException, InvalidDicomError),
 )
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

@@ -15,12 +15,14 @@ from einops import rearrange
 from jaxtyping import Shaped
 from numpy import ndarray
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 
 from catnet.data.volume import Array
 from catnet.errors import UserError
 
 UNREADABLE = (
     AttributeError,
+    BytesLengthException,
     EOFError,
     LookupError,
     MemoryError,
