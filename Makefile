@@ -23,9 +23,11 @@ bench: install
 test: install lint browser
 	CATNET_ARTEFACTS="$${CATNET_ARTEFACTS:-artifacts}" $(BIN)/pytest -n auto --dist worksteal
 
-# What takes hours: 200 kills, 20,000 steps of hostile episodes, memory over 5,000 steps.
+# What takes hours: 200 kills, 20,000 steps of hostile episodes, memory over 5,000 steps, and ten
+# minutes of search for each reader that is fuzzed; `make test` gives these seconds.
 test-long: install
 	$(BIN)/pytest -m long --timeout 0
+	CATNET_FUZZ_SECONDS="$${CATNET_FUZZ_SECONDS:-600}" CATNET_FUZZ_EXAMPLES=2000 $(BIN)/pytest tests/fuzz tests/corpus tests/security --timeout 0
 
 # The report page is tested in Debian's Chromium; where it cannot be had, that test skips and says so.
 browser:

@@ -9,8 +9,6 @@ import argparse
 import difflib
 import os
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -19,6 +17,7 @@ from typing import NoReturn
 
 from catnet.errors import UserError
 from catnet.paths import FOLLOW
+from catnet.processes import follow
 
 COMMANDS = {
     "phantom": "write synthetic abdomens, to try everything without a download",
@@ -69,10 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     warnings.filterwarnings("ignore", module="torch|timm")
     if parent := os.environ.pop(FOLLOW, ""):
-        threading.Thread(target=end_with, args=(int(parent),), daemon=True).start()
+        follow(int(parent))
+    stopped = "the same command goes on from here"
     try:
         name = choose(given)
         module = import_module(f"catnet.commands.{name}")
+        stopped = getattr(module, "STOPPED", stopped)
         parser = Parser(
             prog=f"catnet {name}",
             description=module.__doc__,
@@ -87,17 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:  # a full disk, a read-only folder
         place = f"{error.filename}: " if error.filename else ""
         fail(f"{place}{error.strerror or error}; make room, or choose another folder", status=2)
+    except MemoryError as error:
+        why = f" ({error})" if str(error) else ""
+        fail(f"out of memory{why}; give smaller files or settings, or a larger machine", status=2)
     except KeyboardInterrupt:
         if "LOCAL_RANK" in os.environ:
             os._exit(130)  # one of several: the process that started them speaks
-        fail("stopped; the same command goes on from here", status=130)
-
-
-def end_with(parent: int) -> None:
-    """End this process when its parent has ended: nobody would wait for what it does."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(143)
+        fail(f"stopped; {stopped}", status=130)
 
 
 class Parser(argparse.ArgumentParser):

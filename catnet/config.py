@@ -210,7 +210,12 @@ class MachineSettings(Strict):
 class Run(Strict):
     """Everything that decides a result, and where it is computed."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$", description="first part of the folder")
+    name: str = Field(
+        "run",
+        pattern=r"^[A-Za-z0-9._-]+$",
+        max_length=100,
+        description="first part of the folder",
+    )
     question: str = Field("", description="what the file asks, in words")
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, episodes and augmentation")
     data: DataSettings = DataSettings()

@@ -7,7 +7,6 @@ $CATNET_RUNS/RUN/evaluations/NAME/rows.csv        tidy rows
                                  /browser/        what a report lets one look at
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from catnet.config import EvaluateSettings, digest
 from catnet.data.store import open_cases
 from catnet.files import write_text
 from catnet.runs import RunFolder, check_unchanged, write_json
+from catnet.strict import read_json
 
 ROWS = "rows.csv"
 NAMES = ("run", "setting", "support", "query")  # may look like numbers, and are none
@@ -40,7 +40,7 @@ def finished_evaluation(folder: RunFolder) -> Evaluation | None:
     path = evaluation_folder(folder)
     try:
         text = (path / ROWS).read_text(encoding="utf-8")
-        known = json.loads((path / "settings.json").read_text(encoding="utf-8"))
+        known = read_json(path / "settings.json")
     except (OSError, ValueError):
         return None
     if known != record(folder.run.evaluate, text):

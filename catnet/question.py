@@ -11,6 +11,7 @@ On the command line `key=value` overrides a setting, or narrows one that varies;
 varies one more, and `base=FILE` asks the same question of other settings.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -27,6 +28,7 @@ from catnet.strict import Strict, check, parse_yaml, read_yaml, shorten
 REPEATS = ("data.fold", "seed")  # what is averaged over, and never a variant
 UNFIT = re.compile(r"[^A-Za-z0-9._-]+")  # for the name of a folder
 Grid = dict[str, list]
+MOST_RUNS = 100_000  # of a question; a slip of the pen makes more than fit into memory
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def load_question(path: Path, overrides: Sequence[str] = ()) -> Question:
     """
     content, grids = read_question(path, overrides)
     source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+    if sum(math.prod(map(len, grid.values())) for grid in grids) > MOST_RUNS:
+        raise UserError(f"{source}: asks for more than {MOST_RUNS} runs; shorten a list of vary")
     varied = tuple(dict.fromkeys(key for grid in grids for key in grid))
     for key in varied:
         check_single(key, source=source)

@@ -2,9 +2,11 @@
 
 Two kinds of file are read this way, dataset cards and run settings. YAML is read by the safe
 loader; a value is checked by pydantic; every complaint is one sentence with file, key and remedy.
+What JSON says is read here too: no file may be larger than its kind needs, or nested without end.
 """
 
 import difflib
+import json
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -44,18 +46,46 @@ class PlainLoader(yaml.SafeLoader):
             seen.add(str(key.value))
         return node
 
+    def construct_scalar(self, node: yaml.Node) -> str:
+        """Text that can be written again; raises `ValueError` for half a letter (`"\\ud800"`)."""
+        text = super().construct_scalar(node)
+        str(text).encode()
+        return text
+
 
 Settings = TypeVar("Settings", bound=Strict)
-UNKNOWN = "extra_forbidden"  # told first: the name that is missing is often the one misspelt
+UNKNOWN = "extra_forbidden"
+FIRST = {UNKNOWN, "invalid_key"}  # told first: the name that is missing is often the one misspelt
+MEGABYTE = 1_000_000
+MOST_BITS = 4096  # of a whole number that Python still writes out
+MOST_YAML = MEGABYTE  # bytes; far above any card, and read in seconds
+MOST_JSON = 256 * MEGABYTE  # pixel counts of every supervoxel take a few of them
+
+
+def read_text(path: Path, *, most: int) -> str:
+    """A text file of at most `most` bytes; raises `OSError` or `ValueError` where it is none."""
+    with path.open("rb") as file:
+        content = file.read(most + 1)  # and no size that a device or a pipe claims to have
+    if len(content) > most:
+        raise ValueError(f"is larger than {most // MEGABYTE} MB")
+    return content.decode()
+
+
+def read_json(path: Path) -> object:
+    """What a JSON file says; raises `OSError` or `ValueError` where it says nothing."""
+    try:
+        return json.loads(read_text(path, most=MOST_JSON))
+    except RecursionError:
+        raise ValueError("is nested without end") from None
 
 
 def read_yaml(path: Path) -> dict:
     """The mapping in a YAML file; raises `UserError` where there is none."""
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
+        content = parse_yaml(read_text(path, most=MOST_YAML))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give a YAML text file") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
@@ -81,7 +111,7 @@ def check(kind: type[Settings], content: dict, *, source: str) -> Settings:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        problems = sorted(error.errors(), key=lambda problem: problem["type"] != UNKNOWN)
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] not in FIRST)
         raise UserError(f"{source}: {explain(kind, problems[0])}") from None
 
 
@@ -114,5 +144,10 @@ def names_at(kind: type[Strict], path: list[str]) -> list[str]:
 
 def shorten(value: object) -> str:
     """A value as the user wrote it, cut where it is long."""
-    text = repr(value)
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        return f"a whole number of {value.bit_length()} bits"
+    try:
+        text = repr(value)
+    except ValueError:  # such a number somewhere within
+        text = f"a {type(value).__name__} of very large numbers"
     return text if len(text) <= 60 else f"{text[:57]}..."

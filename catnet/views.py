@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
@@ -20,7 +20,11 @@ from catnet.files import write_bytes
 MASKS = ("truth", "support_mask", "rounds")  # a bit a pixel in the file
 NAMES = ("query", "support", "first_support", "model")
 FORMAT = 1
-DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError)  # of np.load
+MOST = 1 << 30  # bytes of a file's arrays, unpacked
+DAMAGE = (  # of np.load
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, MemoryError),
+    *(NotImplementedError, OverflowError, RuntimeError, SyntaxError),
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,9 @@ def save_views(path: Path, views: CaseViews) -> None:
 def load_views(path: Path) -> CaseViews:
     """What `save_views` wrote; raises `UserError` for a file that is not, or no longer, that."""
     try:
+        with ZipFile(path) as file:
+            if sum(member.file_size for member in file.infolist()) > MOST:
+                raise ValueError("it unfolds to more than 1 GB")
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         return unpack(arrays)

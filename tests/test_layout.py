@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "catnet").rglob("*.py"))
 LAYERS = (  # names in one layer are strangers to each other
     {"types", "arrays", "errors", "paths", "torchvision_guard"},
-    {"episode", "strict", "files"},
+    {"episode", "strict", "files", "processes"},
     {"config"},
     {"question"},
     {"data", "augment", "model"},

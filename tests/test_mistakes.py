@@ -202,3 +202,9 @@ def test_control_c_while_a_process_trains(tiny, tiny_home):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == "catnet: stopped; the same command goes on from here\n"
+
+
+def test_the_home_of_nobody_is_said(monkeypatch, capsys):
+    monkeypatch.setenv("CATNET_DATA", "~nosuchuser/x")
+    sentence = complaint(["check", "phantom_mr"], capsys)
+    assert "~nosuchuser/x: no such user's home, which CATNET_DATA names" in sentence

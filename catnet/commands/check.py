@@ -55,12 +55,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Look at every case, then print and draw."""
     card = load_card(options.card)
-    cases = open_cases(card)
+    damaged: dict[str, str] = {}
+    cases = open_cases(card, damaged=damaged)
     looks: list[Look] = []
     for _ in track(look_at_all(card, cases, looks), "checking"):
         pass
     facts = [fact for fact, _, _ in looks if fact is not None]
     found = [
+        *(
+            Finding(case, "damaged", trouble, "prepare the case again")
+            for case, trouble in sorted(damaged.items())
+        ),
         *(
             Finding(case.folder.name, "damaged", trouble, "prepare the case again")
             for case, (_, _, trouble) in zip(cases, looks, strict=True)
@@ -75,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
     ]
     path = options.output or data_home() / card.name / "check.png"
     sheets = save_sheets(path, strips, organs=card.organs) if strips else []
-    tell(found, count=len(cases), sheets=sheets)
+    tell(found, count=len(cases) + len(damaged), sheets=sheets)
     if found and options.strict:
         sys.exit(1)
 

@@ -30,8 +30,11 @@ from rich.table import Table
 from catnet.commands.progress import progress_bar
 from catnet.errors import UserError
 from catnet.files import LOCK
-from catnet.predict.run import Outcome, plan_queries, predict
+from catnet.predict.plan import plan_queries
+from catnet.predict.run import Outcome, predict
 from catnet.predict.session import Request
+
+STOPPED = "finished queries stand in the summary; leave them out next time, or give --again"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +111,7 @@ def run(options: argparse.Namespace) -> None:
     wanted = plan_queries(
         options.query,
         options.output,
+        supports=[path for pair in options.support for path in pair],
         probability=options.probability,
         dicom_seg=options.dicom_seg,
         again=options.again,

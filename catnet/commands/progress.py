@@ -20,7 +20,7 @@ def progress_bar(what: str, *fields: str) -> Progress:
         TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
-        *(TextColumn(field) for field in fields),
+        *(TextColumn(field, markup=False) for field in fields),
         TimeRemainingColumn(),
         console=console,
         disable=not (first_process() and console.is_terminal),

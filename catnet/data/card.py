@@ -5,6 +5,7 @@ A new data set is a new card and no code. `datasets/README.md` explains every ke
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,6 +15,7 @@ from catnet.paths import cards_home
 from catnet.strict import Strict, check, read_yaml
 
 AXES = ({"L", "R"}, {"A", "P"}, {"S", "I"})
+MOST_FOLDS = 1 << 20
 Number = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -48,11 +50,20 @@ class Fetch(Strict):
     url: str = Field(pattern=r"^https?://[^\s]+$", description="a zip or tar archive")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the archive")
 
+    @field_validator("url")
+    @classmethod
+    def of_a_server(cls, url: str) -> str:
+        """An address names a server, and a port that there is."""
+        parts = urlsplit(url)  # a ValueError of its own for brackets and ports that are none
+        if not parts.hostname or parts.port == 0:
+            raise ValueError("url names no server")
+        return url
+
 
 class Card(Strict):
     """One data set; see `datasets/README.md` for the meaning of every key."""
 
-    name: str = Field(pattern=r"^[a-z0-9_-]+$")
+    name: str = Field(pattern=r"^[a-z0-9_-]+$", max_length=100)
     title: str
     source: str
     license: str
@@ -90,6 +101,8 @@ class Card(Strict):
     @classmethod
     def one_place_for_the_case(cls, pattern: str) -> str:
         """A file pattern says once where the name of the case stands, within the raw folder."""
+        if not pattern.isprintable():
+            raise ValueError("a file pattern with unreadable letters; write it anew")
         if pattern.count("{case}") != 1:
             raise ValueError("a file pattern holds {case} exactly once")
         if Path(pattern).is_absolute():
@@ -97,6 +110,15 @@ class Card(Strict):
         if ".." in Path(pattern).parts:
             raise ValueError("a file pattern stays in the folder of --raw, without ..")
         return pattern
+
+    @field_validator("organs", "groups", "label_values")
+    @classmethod
+    def names(cls, known: dict) -> dict:
+        """What stands in tables, and in file names, is of letters that one can see."""
+        for name in (*known, *(word for word in known.values() if isinstance(word, str))):
+            if not name.isprintable() or not name.strip():
+                raise ValueError(f"{name!r} is empty, or has unreadable letters; write it anew")
+        return known
 
     @field_validator("orientation")
     @classmethod
@@ -137,7 +159,7 @@ class Card(Strict):
     @classmethod
     def number_or_lists(cls, folds: object) -> object:
         """A number of folds, or the cases of each: at least two, none of them twice."""
-        if isinstance(folds, int) and folds >= 2:
+        if isinstance(folds, int) and 2 <= folds <= MOST_FOLDS:
             return folds
         lists = folds if isinstance(folds, list | tuple) and folds else [None]
         if not all(isinstance(fold, list | tuple) for fold in lists):
@@ -177,6 +199,12 @@ class Card(Strict):
                 raise ValueError(f"label_values names {organ!r}, which organs does not have")
         apart = "{organ}" in self.label
         own = {organ: organ if apart else number for organ, number in self.organs.items()}
+        for word in ({**own, **self.label_values}).values() if apart else ():
+            path = Path(str(word))
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(
+                    f"label_values: {str(word)!r} stays in the folder of --raw, without .."
+                )
         written = [*{**own, **self.label_values}.values(), *self.other_labels]
         if len(set(written)) < len(written):
             raise ValueError(

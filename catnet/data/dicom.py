@@ -9,37 +9,50 @@ the step to the next one (ImagePositionPatient), all LPS, voxel (i, j, k) lies a
 DICOM PS3.3, C.7.6.2. A step that is not normal to the slices (a tilted gantry) is kept as it is.
 """
 
+import math
 import struct
 import warnings
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pydicom
 from jaxtyping import Float
 from numpy import ndarray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from catnet.arrays import Affine
+from catnet.data.dicom_checks import (
+    CONVERT,
+    Slice,
+    check_alike,
+    check_kind,
+    check_steps,
+    frames,
+    numbers,
+    oddities,
+    said,
+)
 from catnet.data.pixels import read_pixels
 from catnet.data.volume import Grid, ScanFile
 from catnet.errors import UserError
 
-NEEDED = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+COUNTS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")
+WORDS = ("PatientID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription")
+WORDS += ("EchoTime", "ImageType", "PhotometricInterpretation", "FrameOfReferenceUID")
+WORDS += ("RescaleSlope", "RescaleIntercept")
+PLACES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 NO_SCAN = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "SR", "KO", "REG"}
-BROKEN = (OSError, EOFError, ValueError, AttributeError, KeyError, TypeError, struct.error)
-ROUNDED = 0.02  # of the step, and in mm: what headers are rounded to
-CONVERT = "convert it to NIfTI, such as with dcm2niix"
-
-
-class Slice(NamedTuple):
-    """A DICOM file and its header, without the pixels."""
-
-    path: Path
-    header: Dataset
+BROKEN = (
+    *(OSError, EOFError, ValueError, AttributeError, LookupError, TypeError, struct.error),
+    *(NotImplementedError, OverflowError, RecursionError, zlib.error, BytesLengthException),
+)
+ALIKE = 0.5  # of the size of a slice's file: what a file that lost its mark may differ
 
 
 def read_series(folder: Path) -> ScanFile:
@@ -60,40 +73,74 @@ def read_stack(folder: Path, series: list[list[Slice]]) -> ScanFile:
     check_alike(folder, found)
     found, step = sort_slices(folder, found)
     first = found[0].header
-    remarks = ()
+    remarks = tuple(oddities(folder, found, float(np.linalg.norm(step))))
     if len(series) > 1:
-        remarks = (f"{folder}: of {len(series)} series {describe(found)} is read",)
+        remarks = (f"{folder}: of {len(series)} series {describe(found)} is read", *remarks)
+    frame = {said(part.header, "FrameOfReferenceUID") for part in found}
     voxels = read_pixels([part.path for part in found], first)
     return ScanFile(
         voxels,
         Grid(voxels.shape, series_affine(first, step)),
         files=tuple(part.path for part in found),
         remarks=remarks,
-        modality=str(first.get("Modality", "")),
+        modality=said(first, "Modality"),
+        frame=frame.pop() if len(frame) == 1 else "",
     )
 
 
 def read_headers(folder: Path) -> list[Slice]:
     """Every image of a scan in and below `folder`; raises `UserError` where there is none."""
-    found = []
+    found, strange = [], []
     for path in sorted(folder.rglob("[!.]*")):
         if not path.is_file() or path.name == "DICOMDIR":
             continue
         header = read_header(path)
-        if header is not None and "Rows" in header and header.get("Modality") not in NO_SCAN:
+        if header is None:
+            strange.append(path)
+        elif said(header, "Modality") in NO_SCAN:
+            continue
+        elif "Rows" in header and "Columns" in header:
             found.append(Slice(path, header))
+        elif is_image(header):
+            raise UserError(f"{path}: is cut off, it has no rows of pixels; get it again")
     if not found:
         raise UserError(f"{folder}: holds no DICOM image; give the folder of a series' slices")
+    check_strange(found, strange)
     return found
+
+
+def is_image(header: Dataset) -> bool:
+    """Whether a file calls itself an image, or nothing at all."""
+    kind = header.file_meta.get("MediaStorageSOPClassUID")
+    return not kind or "Image Storage" in UID(kind).name
+
+
+def check_strange(found: list[Slice], strange: list[Path]) -> None:
+    """Raise `UserError` for a file that lost its mark of DICOM: as large as slices, named alike."""
+    size = float(np.median([part.path.stat().st_size for part in found]))
+    endings = {part.path.suffix for part in found}
+    for path in strange:
+        alike = abs(path.stat().st_size - size) < ALIKE * size
+        if alike and path.suffix in endings and {path.parent} <= {p.path.parent for p in found}:
+            raise UserError(
+                f"{path}: is no DICOM file, and lies among slices of its size; if it is one of "
+                "them get it again, else move it away"
+            )
 
 
 def read_header(path: Path) -> Dataset | None:
     """A DICOM file without its pixels; nothing for a file of another kind.
 
-    Raises `UserError` for one that calls itself DICOM and is not.
+    Raises `UserError` for one that calls itself DICOM and is not, or whose values are none.
     """
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
+        refuse_deflated(path)
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        for name in COUNTS:
+            int(header.get(name) or 1)  # pydicom looks at a value when it is asked for
+        for name in (*WORDS, *PLACES):
+            header.get(name)
+        return header
     except InvalidDicomError:
         if path.suffix.lower() not in {".dcm", ".ima"}:
             return None
@@ -101,6 +148,13 @@ def read_header(path: Path) -> Dataset | None:
     except BROKEN as error:
         why = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable DICOM file ({why}); get it again") from None
+
+
+def refuse_deflated(path: Path) -> None:
+    """Raise `UserError` for a file packed as a whole: a small one may fill any memory."""
+    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    if syntax == DeflatedExplicitVRLittleEndian:
+        raise UserError(f"{path}: is deflated; {CONVERT}")
 
 
 def group_series(slices: Sequence[Slice]) -> list[list[Slice]]:
@@ -111,7 +165,7 @@ def group_series(slices: Sequence[Slice]) -> list[list[Slice]]:
     """
     series = defaultdict(list)
     for part in slices:
-        series[str(part.header.get("SeriesInstanceUID", ""))].append(part)
+        series[said(part.header, "SeriesInstanceUID")].append(part)
     if len(series) == len(slices) > 1:
         series = defaultdict(list)
         for part in slices:
@@ -121,14 +175,15 @@ def group_series(slices: Sequence[Slice]) -> list[list[Slice]]:
 
 def likeness(header: Dataset) -> tuple:
     """What slices of one series agree in, without its identifier."""
-    turn = np.round([float(value) for value in header.get("ImageOrientationPatient") or ()], 3)
+    turn = np.round(numbers(header, "ImageOrientationPatient"), 3)
     names = ("SeriesNumber", "SeriesDescription", "EchoTime", "Rows", "Columns")
-    return (*(str(header.get(name, "")) for name in names), *turn.tolist())
+    return (*(said(header, name) for name in names), *turn.tolist())
 
 
 def choose(folder: Path, series: list[list[Slice]]) -> list[Slice]:
     """The largest series; raises `UserError` where none is a stack, or where two are as large."""
-    stacks = [found for found in series if len(found) > 1 and not is_localizer(found[0].header)]
+    stacks = [one for one in series if len(one) > 1 or frames(one[0]) > 1]
+    stacks = [one for one in stacks if not is_localizer(one[0].header)]
     stacks.sort(key=volume_size, reverse=True)
     if not stacks:
         check_kind(series[0][0])
@@ -146,55 +201,21 @@ def choose(folder: Path, series: list[list[Slice]]) -> list[Slice]:
 
 def is_localizer(header: Dataset) -> bool:
     """Whether a slice was taken to plan the others."""
-    return "LOCALIZER" in [str(word).upper() for word in header.get("ImageType") or ()]
+    return "LOCALIZER" in said(header, "ImageType").upper()
 
 
 def volume_size(found: list[Slice]) -> int:
     """Voxels of a series."""
-    return len(found) * int(found[0].header.Rows) * int(found[0].header.Columns)
+    counts = (int(found[0].header.get(name) or 0) for name in ("Rows", "Columns"))
+    return sum(map(frames, found)) * math.prod(counts)
 
 
 def describe(found: list[Slice]) -> str:
     """A series in words, on one line."""
     header = found[0].header
-    words = " ".join(str(header.get("SeriesDescription", "")).split())
+    words = " ".join(said(header, "SeriesDescription").split())
     uid = header.get("SeriesInstanceUID", "without UID")
     return f"{uid} ({f'{words}, ' if words else ''}{len(found)} slices)"
-
-
-def check_kind(part: Slice) -> None:
-    """Raise `UserError` for several frames or colors, and for a slice without a place."""
-    path, header = part
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        frames = header.NumberOfFrames
-        raise UserError(f"{path}: holds {frames} frames (enhanced DICOM); {CONVERT}")
-    if int(header.get("SamplesPerPixel") or 1) != 1:
-        kind = header.get("PhotometricInterpretation", "color")
-        raise UserError(f"{path}: its pixels are {kind}, not intensities; give the original series")
-    for name in NEEDED:
-        values = header.get(name)
-        if values is None or len(values) != {"PixelSpacing": 2}.get(name, len(values)):
-            raise UserError(f"{path}: does not say where it lies ({name} is missing); {CONVERT}")
-
-
-def check_alike(folder: Path, found: list[Slice]) -> None:
-    """Raise `UserError` where the slices of a series differ in patient, size or direction."""
-    first = found[0].header
-    for part in found:
-        check_kind(part)
-        for name in ("PatientID", "Rows", "Columns", "Modality"):
-            here, there = part.header.get(name), first.get(name)
-            if here != there:
-                raise UserError(
-                    f"{folder}: mixes slices whose {name} differs, {there!r} in "
-                    f"{found[0].path.name} and {here!r} in {part.path.name}; sort them by series"
-                )
-        for name in ("ImageOrientationPatient", "PixelSpacing"):
-            if not np.allclose(numbers(part.header, name), numbers(first, name), atol=1e-3):
-                raise UserError(
-                    f"{folder}: {name} differs between {found[0].path.name} and {part.path.name}; "
-                    "sort the slices by series"
-                )
 
 
 def sort_slices(folder: Path, found: list[Slice]) -> tuple[list[Slice], Float[ndarray, "3"]]:
@@ -207,27 +228,7 @@ def sort_slices(folder: Path, found: list[Slice]) -> tuple[list[Slice], Float[nd
     heights = places @ np.cross(along, down)
     order = np.argsort(heights, kind="stable")
     found, heights, places = [found[index] for index in order], heights[order], places[order]
-    gaps = np.diff(heights)
-    usual = float(np.median(gaps))
-    narrow, wide = int(np.argmin(gaps)), int(np.argmax(gaps))
-    if gaps[narrow] < 1e-3:
-        names = f"{found[narrow].path.name} and {found[narrow + 1].path.name}"
-        raise UserError(
-            f"{folder}: {names} show one place, so several scans are mixed (echoes, time points, "
-            "copies); keep one of them in the folder"
-        )
-    missing = round(gaps[wide] / usual) - 1
-    names = f"{found[wide].path.name} and {found[wide + 1].path.name}"
-    if missing >= 1 and abs(gaps[wide] / usual - missing - 1) < 0.1:
-        raise UserError(
-            f"{folder}: {missing} slices are missing between {names} (a gap of {gaps[wide]:.4g} "
-            f"mm, {usual:.4g} elsewhere); get the whole series"
-        )
-    if np.abs(gaps - usual).max() > ROUNDED * max(1.0, usual):
-        raise UserError(
-            f"{folder}: its slices are {gaps.min():.4g} to {gaps.max():.4g} mm apart, the widest "
-            f"gap between {names}; resample the scan to even steps"
-        )
+    check_steps(folder, found, heights, places)
     return found, (places[-1] - places[0]) / (len(found) - 1)
 
 
@@ -239,8 +240,3 @@ def series_affine(first: Dataset, step: Float[ndarray, "3"]) -> Affine:
     affine[:3, :3] = np.stack([along * columns, down * rows, step], axis=1)
     affine[:3, 3] = numbers(first, "ImagePositionPatient")
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-
-
-def numbers(header: Dataset, name: str) -> Float[ndarray, " n"]:
-    """A decimal string of several values, as numbers."""
-    return np.array([float(value) for value in header[name].value], dtype=np.float64)

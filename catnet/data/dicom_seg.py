@@ -4,6 +4,7 @@ Frames without an organ are often left out, so the segments are put onto the gri
 where their voxels are voxels of it. DICOM PS3.3, A.51.
 """
 
+import struct
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,13 +14,19 @@ import numpy as np
 from einops import rearrange
 from highdicom.seg import Segmentation
 from nibabel.affines import apply_affine
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from catnet.data.card import Card
+from catnet.data.dicom import refuse_deflated
 from catnet.data.labels import SAME_PLACE, paint
 from catnet.data.volume import Array, Grid, ScanFile
 from catnet.errors import UserError
 
-BROKEN = (AttributeError, KeyError, NotImplementedError, OSError, RuntimeError, TypeError)
+BROKEN = (
+    *(AttributeError, LookupError, NotImplementedError, OSError, RuntimeError, TypeError),
+    *(EOFError, MemoryError, OverflowError, ValueError, struct.error),
+    *(BytesLengthException, InvalidDicomError),
+)
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -30,7 +37,7 @@ def read_seg(card: Card, path: Path, *, scan: ScanFile) -> ScanFile:
     where it cannot be read, is no mask, or has no segment of the card.
     """
     file = only_file(path) if path.is_dir() else path
-    volumes = read_volumes(file, lambda seg: choose_segments(card, seg, path=file))
+    volumes = read_volumes(file, lambda seg: choose_segments(card, seg, path=file), scan=scan)
     numbers = {organ: card.organs[organ] for organ in volumes}
     return merge(volumes, numbers, path=file, grid=scan.grid)
 
@@ -49,21 +56,23 @@ def read_segments(path: Path, *, scan: ScanFile) -> tuple[ScanFile, dict[int, st
             names[int(number)] = str(seg.get_segment_description(number).segment_label)
         return {str(number): number for number in names}
 
-    volumes = read_volumes(file, choose)
+    volumes = read_volumes(file, choose, scan=scan)
     numbers = {text: int(text) for text in volumes}
     return merge(volumes, numbers, path=file, grid=scan.grid), names
 
 
 def read_volumes(
-    file: Path, choose: Callable[[Segmentation], dict[str, int]]
+    file: Path, choose: Callable[[Segmentation], dict[str, int]], *, scan: ScanFile
 ) -> dict[str, ScanFile]:
-    """The chosen segments as masks; raises `UserError` where the file cannot be read."""
+    """The chosen segments as masks; raises `UserError` where the file is not one of this scan."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of values that are not quite DICOM
+            refuse_deflated(file)
             seg = hd.seg.segread(file)
+            check_frame(seg, scan, path=file)
             return {key: read_segment(seg, number) for key, number in choose(seg).items()}
-    except (*BROKEN, ValueError) as error:
+    except BROKEN as error:
         why = " ".join(str(error).split())
         raise UserError(f"{file}: not a readable DICOM SEG ({why}); get it again") from None
 
@@ -82,6 +91,16 @@ def merge(
     if not found.any():
         raise UserError(f"{path}: the label is empty; give one that shows an organ")
     return ScanFile(found, grid, remarks=remarks)
+
+
+def check_frame(seg: Segmentation, scan: ScanFile, *, path: Path) -> None:
+    """Raise `UserError` for a segmentation whose places are not those of the scan."""
+    frame = str(seg.get("FrameOfReferenceUID", ""))
+    if frame and scan.frame and frame != scan.frame:
+        raise UserError(
+            f"{path}: belongs to another examination (its FrameOfReferenceUID {frame} is not "
+            f"{scan.frame} of the image); give the segmentation of this scan"
+        )
 
 
 def only_file(folder: Path) -> Path:
@@ -104,15 +123,23 @@ def check_binary(seg: Segmentation, *, path: Path) -> None:
 def choose_segments(card: Card, seg: Segmentation, *, path: Path) -> dict[str, int]:
     """The segment of every organ of the card that is there: by name, or by number."""
     check_binary(seg, path=path)
-    names = {
-        seg.get_segment_description(number).segment_label.casefold(): number
+    labels = [
+        (seg.get_segment_description(number).segment_label.casefold(), number)
         for number in seg.segment_numbers
-    }
+    ]
+    names = dict(labels)
     written = {organ: card.label_values.get(organ, organ) for organ in card.organs}
     chosen = {
         organ: names.get(word.casefold()) if isinstance(word, str) else word
         for organ, word in written.items()
     }
+    for word in (word.casefold() for word in written.values() if isinstance(word, str)):
+        alike = [number for label, number in labels if label == word]
+        if len(alike) > 1:
+            raise UserError(
+                f"{path}: {len(alike)} of its segments are called {word}; say in label_values of "
+                f"card {card.name} which of the numbers {alike} is meant"
+            )
     found = {organ: number for organ, number in chosen.items() if number in seg.segment_numbers}
     if not found:
         raise UserError(

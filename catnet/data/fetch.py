@@ -14,10 +14,10 @@ import requests
 
 from catnet.data.card import Card
 from catnet.data.store import clear_leftovers
-from catnet.data.unpack import unpack
+from catnet.data.unpack import LEFTOVER, unpack
 from catnet.errors import UserError, writing
 
-ATTEMPTS = 5  # one after the other without a byte in between
+ATTEMPTS = 5  # one after the other without getting further than ever before
 BLOCK = 1 << 15  # bytes; what of a block came before a transfer broke off is lost
 PATIENCE = (10, 60)  # seconds to connect, and between two bytes
 
@@ -38,7 +38,7 @@ def fetch(card: Card, raw: Path) -> bool:
         return False
     with writing(raw):
         raw.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(raw)
+        clear_leftovers(raw, begin=LEFTOVER)
     archive = download(card.fetch.url, sha256=card.fetch.sha256, folder=raw)
     unpack(archive, raw)
     with writing(raw):
@@ -67,9 +67,8 @@ def download(url: str, *, sha256: str, folder: Path) -> Path:
 def continue_download(url: str, output_file: str, _: object) -> None:
     """Write `url` to `output_file`, from where an earlier attempt ended."""
     part = Path(output_file).parent / f".{Path(urlsplit(url).path).name or 'archive'}.part"
-    failures = 0
+    failures, furthest, why = 0, part.stat().st_size if part.exists() else 0, ""
     while failures < ATTEMPTS:
-        before = part.stat().st_size if part.exists() else 0
         try:
             if transfer(url, part):
                 os.replace(part, output_file)
@@ -77,13 +76,35 @@ def continue_download(url: str, output_file: str, _: object) -> None:
         except requests.HTTPError as error:
             status = error.response.status_code
             raise UserError(f"{url}: the server says {status}; check the card's url") from None
-        except requests.RequestException:
-            pass  # the next attempt goes on where this one ended
+        except (requests.TooManyRedirects, requests.exceptions.InvalidSchema, ValueError) as error:
+            raise UserError(f"{url}: {reason(error)}; check the card's url") from None
+        except requests.RequestException as error:
+            why = f" ({reason(error)})"  # the next attempt goes on where this one ended
         after = part.stat().st_size if part.exists() else 0
-        failures = 0 if after > before else failures + 1
+        failures = 0 if after > furthest else failures + 1
+        furthest = max(furthest, after)
     raise UserError(
-        f"{url}: the transfer broke off after {after} bytes; the same command goes on from there"
+        f"{url}: the transfer broke off after {after} bytes{why}; the same command goes on from "
+        "there, once the network and the card's url are right"
     )
+
+
+def reason(error: Exception) -> str:
+    """Why nothing came, in words."""
+    if isinstance(error, requests.TooManyRedirects):
+        return "the server sends from one place to another without end"
+    if isinstance(error, ValueError) and not isinstance(error, requests.ConnectionError):
+        return "it is, or leads to, no address of the web"
+    if isinstance(error, requests.Timeout):
+        return "the server does not answer"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not to be trusted"
+    text = repr(error)
+    if "NameResolutionError" in text:
+        return "no server of this name is found"
+    if "ConnectionRefused" in text or "Connection refused" in text:
+        return "the server refuses the connection"
+    return "the connection was lost"
 
 
 def transfer(url: str, part: Path) -> bool:
@@ -96,7 +117,8 @@ def transfer(url: str, part: Path) -> bool:
             return False
         answer.raise_for_status()
         goes_on = answer.status_code == requests.codes.partial_content
-        total = int(answer.headers.get("Content-Length", 0)) + (held if goes_on else 0)
+        said = answer.headers.get("Content-Length", "")
+        total = (int(said) if said.isdecimal() else 0) + (held if goes_on else 0)
         check_room(part.parent, total - held)
         with part.open("ab" if goes_on else "wb") as file:
             for block in answer.iter_content(BLOCK):

@@ -21,6 +21,7 @@ NUMBERS = 1 << 16
 MOST_NUMBERS = 128  # of a label; an image has more, and TotalSegmentator 117 organs
 SEG = b"1.2.840.10008.5.1.4.1.1.66.4"  # DICOM's word for a segmentation
 OPENING = 1024  # bytes of a file, within which DICOM says what it is
+LARGEST = 1 << 31  # of a number that is told as unknown; above it is none of labels
 
 
 def label_files(card: Card, label: Path) -> dict[str, Path]:
@@ -187,7 +188,7 @@ def whole_numbers(plane: np.ndarray, *, path: Path) -> np.ndarray:
     if plane.dtype.kind in "biu":
         return plane
     whole = np.rint(plane)
-    broken = plane[np.abs(plane - whole) > 1e-3]
+    broken = plane[~((np.abs(plane - whole) <= 1e-3) & (np.abs(plane) < LARGEST))]
     if broken.size:
         raise UserError(
             f"{path}: labels are not whole numbers (such as {broken.min():g}); resample them with "

@@ -4,7 +4,6 @@ Known are nnU-Net v2's raw folders, the Medical Segmentation Decathlon, TotalSeg
 whatever pairs images with labels by a part of their names.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from catnet.data.labels import SEG, opening
 from catnet.errors import UserError
+from catnet.strict import read_json
 
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".nhdr")
 LABEL_WORDS = {"label", "labels", "labelstr", "seg", "segs", "segmentation", "segmentations"}
@@ -60,14 +60,16 @@ def described(folder: Path) -> Layout:
     """
     path = folder / "dataset.json"
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = read_json(path)
         labels, channels = said["labels"], said.get("channel_names") or said.get("modality") or {}
-        organs = read_organs(labels)
+        organs = read_organs(path, labels)
         first = str(channels.get("0", "")).lower()
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{path}: names no labels and channels ({why}); mend it") from None
     ending = str(said.get("file_ending") or ".nii.gz")
+    if not re.fullmatch(r"(\.[A-Za-z0-9]+)+", ending):
+        raise UserError(f"{path}: file_ending {ending[:40]!r} is none, such as .nii.gz; mend it")
     numbered = any(folder.glob(f"imagesTr/[!.]*_0000{ending}"))
     return Layout(
         "nnU-Net v2" if numbered else "Medical Segmentation Decathlon",
@@ -94,12 +96,33 @@ def read_words(said: dict) -> dict[str, str]:
     }
 
 
-def read_organs(labels: dict) -> dict[str, int]:
-    """Organs and their numbers; a region of several labels is none of its own."""
+def read_organs(path: Path, labels: dict) -> dict[str, int]:
+    """Organs and their numbers; a region of several labels is none of its own.
+
+    Raises `UserError` where a number is none, or stands for two organs.
+    """
     plain = {str(name): number for name, number in labels.items() if not isinstance(number, list)}
     if all(name.isdecimal() for name in plain):  # the Decathlon turns them round
         plain = {str(name): number for number, name in plain.items()}
-    return {name: int(number) for name, number in plain.items() if int(number) > 0}
+    organs = {name: label_number(path, name, number) for name, number in plain.items()}
+    organs = {name: number for name, number in organs.items() if number}
+    for name, number in organs.items():
+        twin = next(other for other, its in organs.items() if its == number)
+        if twin != name:
+            raise UserError(f"{path}: labels {twin!r} and {name!r} are both {number}; mend it")
+    return organs
+
+
+def label_number(path: Path, name: str, number: object) -> int:
+    """A number of `labels`; raises `UserError` where it is no whole one from 0 to 65535."""
+    text = str(number) if isinstance(number, int | str) and not isinstance(number, bool) else ""
+    if not text.isdecimal() or len(text) > 5 or int(text) > 65535:
+        said = repr(number)
+        raise UserError(
+            f"{path}: label {name!r} is {said[:20]}, which is no whole number from 0 to 65535; "
+            "mend it"
+        )
+    return int(text)
 
 
 def paired(folder: Path) -> Layout:
@@ -131,11 +154,20 @@ def scans(folder: Path) -> Iterator[str]:
             continue
         name = path.relative_to(folder).as_posix()
         if name.lower().endswith(VOLUMES) or is_seg_file(path):
-            yield name
+            yield readable(folder, name)
         elif path.parent not in seen and path.parent != folder:
             seen.add(path.parent)
             if path.suffix.lower() == ".png" or opening(path):
-                yield path.parent.relative_to(folder).as_posix()
+                yield readable(folder, path.parent.relative_to(folder).as_posix())
+
+
+def readable(folder: Path, name: str) -> str:
+    """`name`; raises `UserError` for one that no card can hold."""
+    if not name.isprintable() or "{case}" in name or "{organ}" in name:
+        raise UserError(
+            f"{folder}: {name!r} has unreadable letters, or holds a word of cards; rename it"
+        )
+    return name
 
 
 def is_seg_file(path: Path) -> bool:

@@ -25,12 +25,20 @@ from catnet.data.store import (
     prepared_cases,
     write_folder,
 )
-from catnet.data.volume import Array, Grid, ScanFile, centered, read_volume, resample, standard_grid
+from catnet.data.volume import (
+    MOST_VOXELS,
+    Array,
+    Grid,
+    Moved,
+    ScanFile,
+    centered,
+    read_volume,
+    resample,
+    standard_grid,
+)
 from catnet.data.workers import outcomes
 from catnet.errors import UserError
 from catnet.paths import data_home
-
-MOST_VOXELS = 2**31  # of a volume; far above any scanner's, far below what memory is for
 
 
 def prepare(
@@ -92,7 +100,7 @@ def work(task: tuple[Card, str, Path, Path, bool]) -> bool:
     }
     key = {"preparation": card.preparation(), "sources": sources}
     folder = case_folder(card, case)
-    if is_prepared(folder, key):
+    if is_prepared(folder, key) and (resample_labels or not Case(folder).meta.resampled):
         return False
     arrays, facts = prepare_case(card, image, label, resample_labels=resample_labels)
     write_folder(folder, arrays, Meta(case=case, **facts, **key))
@@ -115,17 +123,19 @@ def prepare_case(
     """The arrays of one case, slices first, and what its `Meta` says of them."""
     scan = read_volume(image)
     truth = read_label(card, label, scan=scan)
-    remarks = scan.remarks + truth.remarks
+    remarks, resampled = scan.remarks + truth.remarks, False
     try:
         check_pair(scan, truth, image=image, label=label, option="--resample-labels")
     except UserError:
         if not resample_labels:
             raise
+        resampled = True
         remarks += (f"{label}: on a grid of its own, resampled by nearest neighbor",)
     normal, grid = prepare_image(card, scan, path=image)
     labels = resample(truth.voxels, truth.grid, grid, order=0)
     if not any((labels == number).any() for number in card.organs.values()):
         raise UserError(f"{label}: shows none of the card's organs; check organs and size")
+    remarks += tuple(lost_organs(card, truth.voxels, labels, label=label))
     arrays = {
         "image": rearrange(normal, "x y z -> z y x"),
         "label": rearrange(labels, "x y z -> z y x").astype(np.uint16),
@@ -141,8 +151,19 @@ def prepare_case(
             for organ, number in card.organs.items()
         },
         "remarks": remarks,
+        "resampled": resampled,
     }
     return arrays, facts
+
+
+def lost_organs(card: Card, raw: Array, labels: Moved, *, label: Path) -> Iterator[str]:
+    """A sentence for every organ that the label shows, and the prepared case does not."""
+    for organ, number in card.organs.items():
+        if not (labels == number).any() and (raw == number).any():
+            yield (
+                f"{label}: shows {organ}, and nothing of it is left on the prepared grid; check "
+                "the card's size and spacing"
+            )
 
 
 def prepare_image(card: Card, scan: ScanFile, *, path: Path) -> tuple[Array, Grid]:
@@ -170,6 +191,8 @@ def prepare_image(card: Card, scan: ScanFile, *, path: Path) -> tuple[Array, Gri
 def standardize(voxels: Array) -> bool:
     """Z-score in place, slice by slice in double precision; whether that was possible."""
     mean = voxels.mean(dtype=np.float64)
+    if not math.isfinite(mean):
+        return False
     planes = [voxels[..., z] for z in range(voxels.shape[2])]
     deviation = math.sqrt(sum(np.square(plane - mean).sum() for plane in planes) / voxels.size)
     if not 0 < deviation < math.inf:
@@ -204,9 +227,11 @@ def sample(scan: ScanFile, grid: Grid, *, low: float, high: float) -> Array:
     """Intensities on `grid`, clipped, in float32; outside of the scan they are `low`."""
     voxels = scan.voxels
     if voxels.dtype.kind == "f" or voxels.dtype.itemsize > 2:
-        voxels = voxels.astype(np.float32)
+        with np.errstate(over="ignore"):  # an infinite one is clipped, or refused
+            voxels = voxels.astype(np.float32)
     found = resample(voxels, scan.grid, grid, order=1, fill=low, kind=np.float32)
-    return np.clip(found, low, high, out=found)
+    with np.errstate(over="ignore"):
+        return np.clip(found, low, high, out=found)
 
 
 def clip_bounds(card: Card, voxels: Array) -> tuple[float, float]:

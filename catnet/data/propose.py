@@ -6,7 +6,7 @@ What cannot be seen (license, citation; sometimes names and modality) is marked 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,15 @@ import numpy as np
 import yaml
 
 from catnet.data.card import Card
-from catnet.data.labels import distinct, is_seg, label_files, read_numbers, whole_numbers
+from catnet.data.labels import (
+    NUMBERS,
+    check_pair,
+    distinct,
+    is_seg,
+    label_files,
+    read_numbers,
+    whole_numbers,
+)
 from catnet.data.layouts import Layout, find_layout
 from catnet.data.sources import raw_cases
 from catnet.data.volume import ScanFile, read_volume, standard_grid
@@ -39,6 +47,7 @@ class Seen:
     cases: Counter = field(default_factory=Counter)  # by label number or organ
     voxels: Counter = field(default_factory=Counter)
     bad: list = field(default_factory=list)
+    odd: list = field(default_factory=list)  # what was read, and is worth a look
 
 
 class Proposal:
@@ -77,23 +86,24 @@ class Proposal:
 
 def draft(layout: Layout, name: str) -> Card:
     """A card that finds the cases, before anything else is known."""
-    return Card(
-        name=name,
-        title="draft",
-        source="",
-        license="",
-        citation="",
-        modality="MR",
-        image=layout.image,
-        label=layout.label,
-        orientation=ORIENTATION,
-        spacing=(None, None, None),
-        clip={"percentiles": (0, 100)},
-        size=(32, 32),
-        organs=layout.organs or {"label 1": 1},
-        supervoxels={"min_size": 1},
-        folds=2,
-    )
+    content = {
+        "name": name,
+        "title": "draft",
+        "source": "",
+        "license": "",
+        "citation": "",
+        "modality": "MR",
+        "image": layout.image,
+        "label": layout.label,
+        "orientation": ORIENTATION,
+        "spacing": (None, None, None),
+        "clip": {"percentiles": (0, 100)},
+        "size": (32, 32),
+        "organs": layout.organs or {"label 1": 1},
+        "supervoxels": {"min_size": 1},
+        "folds": 2,
+    }
+    return check(Card, content, source=f"what was found ({layout.kind})")
 
 
 def look(seen: Seen, card: Card, image: Path, label: Path, *, with_image: bool) -> None:
@@ -109,7 +119,10 @@ def look(seen: Seen, card: Card, image: Path, label: Path, *, with_image: bool) 
         seen.ranges.append(np.percentile(some, [0, 0.5, 99.5, 100]))
         seen.modalities[scan.modality] += 1
     for organ, path in label_files(card, label).items():
-        counts = count(path, scan)
+        truth, names = read_truth(path, scan)
+        counts = count(truth, names, path=path)
+        if with_image:
+            compare(seen, scan, truth, image=image, label=path)
         if organ:
             counts = {organ: sum(counts.values())} if counts else {}
         for what, voxels in counts.items():
@@ -117,21 +130,36 @@ def look(seen: Seen, card: Card, image: Path, label: Path, *, with_image: bool) 
             seen.voxels[what] += voxels
 
 
-def count(path: Path, scan: ScanFile | None) -> dict[int | str, int]:
-    """Voxels of every number of a label but 0; of a DICOM SEG by the names of its segments."""
-    names = {}
-    if path.is_dir() and any(path.glob("[!.]*.png")):
-        from catnet.data.png import read_png_masks
+def compare(seen: Seen, scan: ScanFile, truth: ScanFile, *, image: Path, label: Path) -> None:
+    """Note a label that does not lie on its image's grid."""
+    try:
+        check_pair(scan, truth, image=image, label=label, option="--resample-labels")
+    except UserError as error:
+        seen.odd.append(str(error))
 
-        truth = read_png_masks(path, scan)
-    elif scan is None:
-        truth = read_volume(path)
-    else:
-        truth, names = read_numbers(path, scan=scan)
+
+def read_truth(path: Path, scan: ScanFile | None) -> tuple[ScanFile, dict[int, str]]:
+    """A label volume, the PNG masks of a scan, or a DICOM SEG with the names of its segments."""
+    if scan is None:
+        return read_volume(path), {}
+    if not (path.is_dir() and any(path.glob("[!.]*.png"))):
+        return read_numbers(path, scan=scan)
+    from catnet.data.png import read_png_masks
+
+    return read_png_masks(path, scan), {}
+
+
+def count(truth: ScanFile, names: Mapping[int, str], *, path: Path) -> dict[int | str, int]:
+    """Voxels of every number of a label but 0, by its name where it has one.
+
+    Raises `UserError` for a number that none can have.
+    """
     found = Counter()
     for z in range(truth.voxels.shape[2]):
         plane = whole_numbers(truth.voxels[..., z], path=path)
         for number in distinct(plane):
+            if not 0 <= number < NUMBERS:
+                raise UserError(f"{path}: holds {number}, and labels are 1 to 65535; mend it")
             if number:
                 found[names.get(number, number)] += int((plane == number).sum())
     return dict(found)
@@ -153,7 +181,8 @@ def write_card(layout: Layout, seen: Seen, *, name: str, folder: Path, total: in
     cases = f"{total} cases" if len(seen.spacings) == total else f"{len(seen.spacings)} of {total}"
     lines = [
         f"# proposed by `catnet cards new`: {layout.kind}, {total} cases",
-        *(f"# could not be read: {sentence}" for sentence in seen.bad[:8]),
+        *(f"# could not be read: {one_line(sentence)}" for sentence in seen.bad[:8]),
+        *(f"# please check: {one_line(sentence)}" for sentence in seen.odd[:8]),
         f"name: {name}",
         *origin_lines(layout, folder),
         f"modality: {modality}{why}",
@@ -227,7 +256,15 @@ def choose_folds(total: int) -> str:
     return str([[case, (case + 1) % total] for case in range(total)])
 
 
+def one_line(sentence: str) -> str:
+    """A sentence for a comment, its line breaks gone."""
+    return " ".join(sentence.encode(errors="replace").decode().split())
+
+
 def scalar(text: str) -> str:
     """A text as YAML writes it on one line."""
+    text = text.encode(errors="replace").decode()
+    if not text.isprintable():
+        return yaml.safe_dump(text, default_style='"', width=10_000).strip()
     plain = yaml.safe_dump(text, allow_unicode=True, width=10_000).splitlines()[0]
     return plain if re.match(r"[\w'\"]", plain) else f'"{plain}"'

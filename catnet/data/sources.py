@@ -8,6 +8,7 @@ from glob import escape
 from pathlib import Path
 
 from catnet.data.card import Card
+from catnet.data.companions import companions
 from catnet.data.labels import label_files
 from catnet.data.store import natural
 from catnet.errors import UserError
@@ -32,8 +33,13 @@ def raw_cases(card: Card, raw: Path) -> dict[str, tuple[Path, Path]]:
     if not pairs:
         raise UserError(f"{raw}: no file named like {card.image}; check --raw and the card's image")
     for image, _ in pairs.values():
-        if not image.name.isprintable():
+        whole = str(image).encode(errors="replace").decode() == str(image)
+        if not whole or not str(image.relative_to(raw)).isprintable():
             raise UserError(f"{str(image)!r}: a name with unreadable letters; rename the file")
+    if "{organ}" in str(raw) and "{organ}" in card.label:
+        raise UserError(
+            f"{raw}: holds the word {{organ}}, which a card fills in; rename the folder"
+        )
     check_organs(card, raw, [label for _, label in pairs.values()])
     return dict(sorted(pairs.items(), key=lambda item: natural(item[0])))
 
@@ -66,8 +72,11 @@ def check_label(card: Card, image: Path, label: Path) -> None:
 
 
 def source_hash(paths: Iterable[Path]) -> str:
-    """SHA-256 of files and folders: of a single file its contents, else names and contents."""
-    given = list(paths)
+    """SHA-256 of files and folders: of a single file its contents, else names and contents.
+
+    Where a file is only a header, the files of its voxels count, too.
+    """
+    given = [one for path in paths for one in (path, *companions(path))]
     if len(given) == 1 and not given[0].is_dir():
         return file_hash(given[0])
     total = hashlib.sha256()

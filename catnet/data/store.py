@@ -7,7 +7,6 @@ $CATNET_DATA/CARD/CASE/image.npy        float32 (d, h, w), z-scored
                       /supervoxels.json their settings, pixels a slice
 """
 
-import json
 import os
 import re
 import shutil
@@ -15,9 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, field_validator
 
+from catnet import strict
 from catnet.arrays import LabelVolume, Volume
 from catnet.data.card import Card
 from catnet.data.volume import Grid
@@ -27,21 +29,37 @@ from catnet.paths import data_home
 from catnet.strict import Strict, check
 
 META, SUPERVOXELS = "meta.json", "supervoxels.json"
+KINDS = {
+    "image": np.dtype(np.float32),
+    "label": np.dtype(np.uint16),
+    "supervoxels": np.dtype(np.uint16),
+}
+Count = Annotated[int, Field(ge=1)]
+Row = tuple[float, float, float, float]
 
 
 class Meta(Strict):
     """What is known of a prepared case. Grids are in (x, y, z), the arrays in (z, y, x)."""
 
-    case: str
+    case: str = Field(pattern=r"^[^/.][^/]*$")
     preparation: str
     sources: dict[str, str]
-    shape: tuple[int, int, int]
-    affine: tuple[tuple[float, ...], ...]
+    shape: tuple[Count, Count, Count]
+    affine: tuple[Row, Row, Row, Row]
     spacing: tuple[float, float, float]
-    raw_shape: tuple[int, int, int]
-    raw_affine: tuple[tuple[float, ...], ...]
+    raw_shape: tuple[Count, Count, Count]
+    raw_affine: tuple[Row, Row, Row, Row]
     pixels: dict[str, tuple[int, ...]]
     remarks: tuple[str, ...] = ()
+    resampled: bool = False  # the label lay on another grid, and was allowed to
+
+    @field_validator("affine", "raw_affine")
+    @classmethod
+    def of_a_place(cls, affine: tuple) -> tuple:
+        """Three directions that span the world."""
+        if np.linalg.matrix_rank(np.array(affine)) < 4:
+            raise ValueError("maps voxels to no place; prepare the case again")
+        return affine
 
     @property
     def grid(self) -> Grid:
@@ -108,14 +126,22 @@ class Case:
         return check(SupervoxelMeta, read_json(path), source=str(path))
 
     def array(self, name: str) -> np.ndarray:
-        """A memory-mapped array of the case."""
+        """A memory-mapped array of the case, as its description says; else raises `UserError`."""
         path = self.folder / f"{name}.npy"
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
+            why = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{path}: cannot be read ({error}); delete its folder and prepare the case again"
+                f"{path}: cannot be read ({why}); delete its folder and prepare the case again"
             ) from None
+        kind = getattr(found, "dtype", None)  # of an archive there is none
+        if kind != KINDS[name] or found.shape != self.meta.shape:
+            raise UserError(
+                f"{path}: holds {kind} of {getattr(found, 'shape', 'no shape')}, {META} says "
+                f"{KINDS[name]} of {self.meta.shape}; delete its folder and prepare the case again"
+            )
+        return found
 
 
 def case_folder(card: Card, case: str) -> Path:
@@ -123,11 +149,21 @@ def case_folder(card: Card, case: str) -> Path:
     return data_home() / card.name / case
 
 
-def open_cases(card: Card) -> tuple[Case, ...]:
-    """All prepared cases of a card, sorted by number; raises `UserError` where there are none."""
+def open_cases(card: Card, *, damaged: dict[str, str] | None = None) -> tuple[Case, ...]:
+    """All prepared cases of a card, sorted by number; raises `UserError` where there are none.
+
+    Those whose description cannot be read are an error, too, or go into `damaged`: what is wrong,
+    by folder.
+    """
     folder = data_home() / card.name
     found = prepared_cases(card)
-    if not found:
+    for case in list(found) if damaged is not None else ():
+        try:
+            _ = case.meta
+        except UserError as error:
+            damaged[case.folder.name] = str(error)
+            found.remove(case)
+    if not found and not damaged:
         raise UserError(
             f"{folder}: no prepared case; run `catnet prepare {card.name} --raw DIR` first"
         )
@@ -155,7 +191,7 @@ def natural(name: str) -> tuple:
 def read_json(path: Path) -> dict:
     """A JSON object; raises `UserError` where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict.read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); prepare the case again") from None
     return content if isinstance(content, dict) else {}
@@ -178,9 +214,9 @@ def write_folder(folder: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> 
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed left beside the cases of a card: `.CASE-PID`."""
-    for path in folder.glob(".*-*"):
+def clear_leftovers(folder: Path, *, begin: str = ".") -> None:
+    """Remove what processes that were killed left in a folder: `.CASE-PID`, or `BEGIN...-PID`."""
+    for path in folder.glob(f"{begin}*-*"):
         pid = path.name.rpartition("-")[2]
         if path.is_dir() and pid.isdecimal() and not is_alive(int(pid)):
             shutil.rmtree(path, ignore_errors=True)

@@ -4,6 +4,7 @@ Only plain files and folders with relative names come out, no more bytes than an
 that size holds, and all of them or none: they are unpacked beside, then moved into place.
 """
 
+import lzma
 import os
 import shutil
 import stat
@@ -19,9 +20,17 @@ from catnet.errors import UserError, writing
 
 MOST_MEMBERS = 2_000_000
 MOST_PACKED = 300  # bytes out of one; label maps reach about 200
+LEFTOVER = ".catnet-unpack"
 SMALL = 1 << 30  # bytes that any archive may hold
 BLOCK = 1 << 20
-BROKEN = (EOFError, OSError, RuntimeError, ValueError, tarfile.TarError, zlib.error)
+MOST_REMARKS = 1 << 20  # bytes of what a tar says of one member
+REMARKS = {
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+}
+PACKINGS = {b"\x1f\x8b": "r:gz", b"BZh": "r:bz2", b"\xfd7zXZ\0": "r:xz", b"\x5d\0\0": "r:xz"}
+LONGEST = 255  # bytes of a file's name
+BROKEN = (EOFError, OSError, RuntimeError, ValueError, tarfile.TarError, lzma.LZMAError, zlib.error)
 
 
 class Member(NamedTuple):
@@ -38,7 +47,7 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises `UserError` for an archive that is none or damaged, a member that is a link or would lie
     elsewhere, one that unfolds beyond reason, and for names that `folder` has already.
     """
-    temporary = folder / f".unpack-{os.getpid()}"
+    temporary = folder / f"{LEFTOVER}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with writing(folder):
@@ -58,8 +67,9 @@ def extract(archive: Path, folder: Path) -> None:
                 members = list(checked(archive, zip_members(archive, opened)))
                 write_members(members, folder, opener=opened.open)
             return
-        with tarfile.open(archive) as opened:
+        with tarfile.open(archive, packing(archive), tarinfo=Header) as opened:
             members = list(checked(archive, tar_members(archive, opened)))
+            check_end(opened)
             write_members(members, folder, opener=opened.extractfile)
     except (*BROKEN, zipfile.BadZipFile) as error:
         if isinstance(error, OSError) and error.errno:
@@ -67,6 +77,27 @@ def extract(archive: Path, folder: Path) -> None:
                 raise
         why = " ".join(str(error).split())
         raise UserError(f"{archive}: cannot be unpacked ({why}); get it again") from None
+
+
+class Header(tarfile.TarInfo):
+    """What stands before a member of a tar; its remarks are read whole, so they have an end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "Header":
+        """A header of 512 bytes; raises `tarfile.ReadError` for what may take any memory."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in REMARKS and found.size > MOST_REMARKS:
+            raise tarfile.ReadError(f"remarks of {found.size} bytes on one member")
+        if found.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError(f"{found.name!r} is a file with holes")
+        return found
+
+
+def packing(archive: Path) -> str:
+    """How tarfile is to open an archive; by its first bytes, as guessing takes without end."""
+    with archive.open("rb") as file:
+        start = file.read(6)
+    return next((mode for magic, mode in PACKINGS.items() if start.startswith(magic)), "r:")
 
 
 def zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
@@ -89,13 +120,30 @@ def tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[Member]:
         yield Member(info.name, info.size if info.isfile() else -1, info)
 
 
+def check_end(opened: tarfile.TarFile) -> None:
+    """Raise `ValueError` where anything but zeros follows the last member that could be read.
+
+    tarfile takes a damaged header for the end of the archive, as it does empty blocks between two
+    members, and a file that was cut off there.
+    """
+    opened.fileobj.seek(opened.offset)
+    first = opened.fileobj.read(tarfile.BLOCKSIZE)
+    if len(first) < tarfile.BLOCKSIZE:
+        raise ValueError("it breaks off between two members")
+    if first.strip(b"\0") or any(
+        block.strip(b"\0") for block in iter(lambda: opened.fileobj.read(BLOCK), b"")
+    ):
+        raise ValueError("a member is damaged, and what follows cannot be found")
+
+
 def checked(archive: Path, members: Iterator[Member]) -> Iterator[Member]:
     """The files among `members`; raises `UserError` for a name or a size that is not to be had."""
-    total, most = 0, max(SMALL, MOST_PACKED * archive.stat().st_size)
+    total, most, seen = 0, max(SMALL, MOST_PACKED * archive.stat().st_size), set()
     for count, member in enumerate(members, start=1):
         parts = PurePosixPath(member.name.replace("\\", "/"))
+        check_name(archive, member.name)
         outside = parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[:1]
-        if outside or not member.name.isprintable() or member.name[1:2] == ":":
+        if outside or member.name[1:2] == ":":
             raise UserError(
                 f"{archive}: member {member.name!r} would leave the folder; get another"
             )
@@ -106,13 +154,36 @@ def checked(archive: Path, members: Iterator[Member]) -> Iterator[Member]:
                 "not trust it"
             )
         if member.size >= 0:
+            if parts in seen:
+                raise UserError(
+                    f"{archive}: holds {member.name!r} twice, and one would be lost; get another"
+                )
+            seen.add(parts)
             yield member
+    if not seen:
+        raise UserError(f"{archive}: holds no file; check the card's url")
+    if within := next((parts for parts in seen if seen & set(parts.parents)), None):
+        raise UserError(f"{archive}: {str(within)!r} lies within a file; get another archive")
+
+
+def check_name(archive: Path, name: str) -> None:
+    """Raise `UserError` for a name that no file can have, or that nobody can read."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or not name.isprintable():
+        raise UserError(f"{archive}: member {name!r} has a name that cannot be read; get another")
+    if max(len(os.fsencode(part)) for part in parts) > LONGEST:
+        raise UserError(
+            f"{archive}: the name of member {name[:60]!r}... is longer than {LONGEST} bytes; get "
+            "another"
+        )
 
 
 def write_members(
     members: list[Member], folder: Path, *, opener: Callable[..., BufferedIOBase]
 ) -> None:
-    """Write every file, no further than its announced size."""
+    """Write every file, no further than its announced size; raises `ValueError` for none."""
+    if not members:
+        raise ValueError("it holds no files")
     free = shutil.disk_usage(folder).free
     needed = sum(member.size for member in members)
     if needed > free:

@@ -8,7 +8,6 @@ NIfTI. Only axis order, direction, spacing and place ever change; a volume that 
 obliquely stays oblique.
 """
 
-import gzip
 import math
 import os
 import zlib
@@ -25,6 +24,7 @@ from numpy import ndarray
 from scipy import ndimage
 
 from catnet.arrays import Affine
+from catnet.data.nifti_checks import check_format, check_header
 from catnet.data.zoom import zoom
 from catnet.errors import UserError, writing
 
@@ -40,6 +40,8 @@ BROKEN = (
     OverflowError,
     zlib.error,
 )
+MOST_VOXELS = 2**31  # of a volume; far above any scanner's, far below what memory is for
+SURPLUS = 1 << 26  # bytes that a file may hold beside its voxels: extensions, another program's
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class ScanFile:
     files: tuple[Path, ...] = ()  # of a DICOM series, one a slice, in the order of the third axis
     remarks: tuple[str, ...] = ()  # what was decided while reading, in sentences
     modality: str = ""  # as DICOM says it
+    frame: str = ""  # DICOM's frame of reference, where all slices share one
 
 
 def read_volume(path: Path) -> ScanFile:
@@ -99,6 +102,7 @@ def read_nifti(path: Path) -> ScanFile:
     """A NIfTI file as it is; raises `UserError` where it is none, or claims more than it holds."""
     try:
         image = nib.load(path)
+        check_format(path, image)
         check_length(path, image)
         voxels = np.asanyarray(image.dataobj)
     except FileNotFoundError:
@@ -107,17 +111,13 @@ def read_nifti(path: Path) -> ScanFile:
         why = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable NIfTI file ({why}); get it again") from None
     except MemoryError:
-        raise UserError(f"{path}: {image.shape} voxels exceed the memory; crop the scan") from None
+        raise UserError(f"{path}: exceeds the memory; get it again, or crop the scan") from None
     if voxels.ndim == 4 and voxels.shape[3] == 1:
         voxels = voxels[..., 0]
     check_voxels(path, voxels)
-    codes = [int(image.header.get(code, 1)) for code in ("qform_code", "sform_code")]
-    if not any(codes):
-        raise UserError(
-            f"{path}: does not say how it lies (qform_code and sform_code are 0); write its affine "
-            "with a code, once you know it"
-        )
-    return ScanFile(voxels, Grid(voxels.shape, np.asarray(image.affine, dtype=np.float64)))
+    remarks = check_header(path, image)
+    grid = Grid(voxels.shape, np.asarray(image.affine, dtype=np.float64))
+    return ScanFile(voxels, grid, remarks=remarks)
 
 
 def check_voxels(path: Path, voxels: ndarray) -> None:
@@ -143,15 +143,22 @@ def check_scan(path: Path, scan: ScanFile) -> ScanFile:
 
 
 def check_length(path: Path, image: SpatialImage) -> None:
-    """Raise `ValueError` where a header claims more voxels than its file holds.
+    """Raise `ValueError` where a header claims more voxels than its file holds, or far fewer.
 
-    The reader would reserve the claimed memory first, and never looks at gzip's checksum.
+    The reader would reserve the claimed memory first, and never looks at gzip's checksum. Only
+    NIfTI says how it lies; nibabel reads other formats as well.
     """
-    if path.suffix not in {".gz", ".nii"}:
-        return
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        held = sum(map(len, iter(partial(file.read, 1 << 20), b"")))
-    if math.prod(image.shape) * image.get_data_dtype().itemsize > held:
+    if not isinstance(image, nib.Nifti1Pair):
+        raise ValueError(f"it is {type(image).__name__}")
+    if math.prod(image.shape) > MOST_VOXELS:
+        raise ValueError(f"its header claims {image.shape} voxels, more than any scanner makes")
+    claimed, held = math.prod(image.shape) * image.get_data_dtype().itemsize, 0
+    with image.file_map["image"].get_prepare_fileobj("rb") as file:
+        for block in iter(partial(file.read, 1 << 20), b""):
+            held += len(block)
+            if held > claimed + SURPLUS:
+                raise ValueError("it holds far more than its header claims")
+    if claimed > held:
         raise ValueError(f"its header claims {image.shape} voxels, the file holds fewer")
 
 

@@ -1,5 +1,6 @@
 """Independent tasks, one after the other or in several processes, whose mistakes stop no other."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -8,6 +9,7 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from catnet.errors import UserError
+from catnet.processes import follow
 
 Result = TypeVar("Result")
 
@@ -25,7 +27,10 @@ def outcomes(
             yield name, attempt(work, task)
         return
     pool = ProcessPoolExecutor(
-        min(jobs, len(tasks)), mp_context=get_context("spawn"), initializer=leave_interrupts
+        min(jobs, len(tasks)),
+        mp_context=get_context("spawn"),
+        initializer=begin,
+        initargs=(os.getpid(),),
     )
     try:
         futures = {name: pool.submit(work, task) for name, task in tasks.items()}
@@ -56,6 +61,7 @@ def collect(future: Future) -> object:
         ) from None
 
 
-def leave_interrupts() -> None:
-    """Let the process that started this one answer the keyboard."""
+def begin(parent: int) -> None:
+    """The process that started this one answers the keyboard, and this one ends with it."""
+    follow(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

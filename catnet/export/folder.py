@@ -7,6 +7,7 @@ DIR/model.json, model.safetensors   the network, as `save_pretrained` writes it
    /configs/                        a MONAI bundle's metadata and inference
 """
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def portable(network: Network) -> Network:
 
 
 def provenance(folder: RunFolder, network: Network) -> dict:
-    """What the weights came from; `precision` is that of the forward pass."""
+    """What the weights came from, and their SHA-256; `precision` is that of the forward pass."""
     settings = folder.run.model_dump(mode="json")
     settings["model"] = network.settings.model_dump(mode="json")
     settings["data"]["card"] = folder.card.name
@@ -85,5 +86,6 @@ def provenance(folder: RunFolder, network: Network) -> dict:
         "run": folder.path.name,
         "precision": folder.run.train.precision,
         **read_provenance(folder.path / PROVENANCE),
+        "weights": hashlib.sha256(network.weights()).hexdigest(),
         "settings": settings,
     }

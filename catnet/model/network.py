@@ -7,7 +7,6 @@ evaluated, saved and restored is the same for all. The encoder is built first, s
 networks the same initial encoder.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -27,10 +26,11 @@ from catnet.model.encoder import Encoded, Encoder
 from catnet.model.hub import local_folder
 from catnet.model.ops import enlarge, from_query
 from catnet.model.weights import first_difference
-from catnet.strict import check
+from catnet.strict import check, read_json
 from catnet.types import Features, Images, Map
 
 WEIGHTS, SETTINGS = "model.safetensors", "model.json"
+AGAIN = "train again, or get the file again"
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,12 @@ class Network(nn.Module):
         The weights come last and whole: where they are, the network has been saved.
         """
         folder = Path(folder)
-        state = {key: value.contiguous() for key, value in self.state_dict().items()}
         write_text(folder / SETTINGS, self.settings.model_dump_json(indent=2) + "\n")
-        write_bytes(folder / WEIGHTS, save(state))
+        write_bytes(folder / WEIGHTS, self.weights())
+
+    def weights(self) -> bytes:
+        """The content of `model.safetensors`."""
+        return save({key: value.contiguous() for key, value in self.state_dict().items()})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "Network":
@@ -151,12 +154,16 @@ class Network(nn.Module):
         """
         folder = local_folder(folder)
         settings = read_settings(folder)
+        plain = settings.model_copy(update={"encoder_weights": "none"})
         try:
-            model = cls(settings.model_copy(update={"encoder_weights": "none"}))
+            with torch.device("meta"):  # no memory is taken before the weights are seen to fit
+                outline = cls(plain)
         except UserError as error:
             raise UserError(f"{folder / SETTINGS}: {error}") from None
+        state = read_state(folder / WEIGHTS, like=outline)
+        model = cls(plain)
         model.settings = settings
-        load_state(model, folder / WEIGHTS)
+        model.load_state_dict(state)
         return model.eval()
 
 
@@ -164,7 +171,7 @@ def read_settings(folder: Path) -> ModelSettings:
     """The configuration that stands beside a model's weights."""
     path = folder / SETTINGS
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); give a folder of a saved model"
@@ -174,17 +181,21 @@ def read_settings(folder: Path) -> ModelSettings:
     return check(ModelSettings, content, source=str(path))
 
 
-def load_state(model: nn.Module, path: Path) -> None:
-    """Load a safetensors file into `model`; raises `UserError` for another architecture."""
+def read_state(path: Path, *, like: nn.Module) -> dict[str, Tensor]:
+    """The weights of a safetensors file; raises `UserError` where `like` has no place for them."""
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); train again, or get the file again"
-        ) from None
-    if name := first_difference(model.state_dict(), state):
+        raise UserError(f"{path}: cannot be read ({error}); {AGAIN}") from None
+    wanted = like.state_dict()
+    if name := first_difference(wanted, state):
         raise UserError(
             f"{path}: weights of another architecture (first difference: {name}); "
             "use the model settings they were trained with"
         )
-    model.load_state_dict(state)
+    for name, value in state.items():
+        if value.is_floating_point() != wanted[name].is_floating_point():
+            raise UserError(f"{path}: {name} holds {value.dtype}, numbers of another kind; {AGAIN}")
+        if not value.isfinite().all():
+            raise UserError(f"{path}: {name} holds no finite numbers; {AGAIN}")
+    return state

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from catnet.errors import UserError
-from catnet.predict.run import plan_queries, predict
+from catnet.predict.plan import plan_queries
+from catnet.predict.run import predict
 from catnet.predict.session import Request
 
 Paths = str | Sequence[str]
@@ -44,7 +45,12 @@ class BundleInferer:
         if not queries:
             raise UserError("a bundle needs a scan to segment; give --query")
         wanted = plan_queries(
-            queries, Path(output_dir), probability=probability, dicom_seg=False, again=again
+            queries,
+            Path(output_dir),
+            supports=[path for pair in self.request.supports for path in pair],
+            probability=probability,
+            dicom_seg=False,
+            again=again,
         )
         outcomes = predict(
             self.request, wanted, jobs=1, keep_going=False, watch=lambda name, done, total: None

@@ -8,6 +8,7 @@ import torch
 
 from catnet.config import MachineSettings
 from catnet.data.card import Card, load_card
+from catnet.data.sources import file_hash
 from catnet.engine import choose_device
 from catnet.errors import UserError
 from catnet.evaluate.predictors import CopyPredictor, NetworkPredictor, Predictor
@@ -77,6 +78,11 @@ def open_export(place: str, device: torch.device) -> Model:
         known = read_provenance(folder / PROVENANCE)
     except UserError:
         raise UserError(f"{folder / PROVENANCE}: damaged; export the run again") from None
+    if known.get("weights", "") not in {"", file_hash(folder / WEIGHTS)}:
+        raise UserError(
+            f"{folder / WEIGHTS}: is not the file that {PROVENANCE} tells of; get the folder "
+            "again, or export the run again"
+        )
     precision = DTYPE.get(str(known.get("precision")), torch.float32)
     predictor = NetworkPredictor(load_network(folder), device=device, precision=precision)
     return Model(str(known.get("run", place)), predictor, load_card(str(folder / CARD)))

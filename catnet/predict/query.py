@@ -1,7 +1,8 @@
 """One query from its file to its files: prepare, segment, pull back, fuse, write, sum up."""
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,13 @@ class Target:
     def files(self) -> tuple[Path, ...]:
         """What may not be there before, as far as it is known without the organs."""
         return (self.label, self.seg) if self.dicom_seg else (self.label,)
+
+    def writes(self, name: str) -> bool:
+        """Whether a file of the folder is one of this query's."""
+        chances = re.escape(self.name) + r"_prob_\d+\.nii\.gz"
+        return name in {path.name for path in self.files} or bool(
+            self.probability and re.fullmatch(chances, name)
+        )
 
     def chance(self, number: int) -> Path:
         """The probability of one organ."""
@@ -105,14 +113,16 @@ def predict_query(session: Session, path: Path, target: Target, watch: Watch) ->
     query = prepare_scan(session.card, path)
     series = find_series(path, query) if target.dicom_seg else []
     header = query_header(path)
-    warnings = [remark for shot in session.shots for remark in shot.remarks]
-    warnings += differences(query, [shot.prepared for shot in session.shots], card=session.card)
-    canvas = draw(session, query, target, header, watch)
+    supports = [shot.prepared for shot in session.shots]
+    said = [*query.remarks, *(sentence for shot in supports for sentence in shot.remarks)]
+    warnings = [*dict.fromkeys(said), *differences(query, supports, card=session.card)]
+    with all_or_none([*target.files, *map(target.chance, session.organs)]):
+        canvas = draw(session, query, target, header, watch)
+        write_labels(target.label, canvas.labels, query.scan, header)
+        if target.dicom_seg:
+            write_segmentation(target.seg, series, canvas.labels, query.scan, organs=session.organs)
     organs = organ_lines(canvas.tally, query, session.organs)
     warnings += [f"nothing was found of {one['name']}" for one in organs if not one["slices"]]
-    write_labels(target.label, canvas.labels, query.scan, header)
-    if target.dicom_seg:
-        write_segmentation(target.seg, series, canvas.labels, query.scan, organs=session.organs)
     return {
         "query": str(path.resolve()),
         "label": target.label.name,
@@ -124,6 +134,18 @@ def predict_query(session: Session, path: Path, target: Target, watch: Watch) ->
         "organs": organs,
         "warnings": warnings,
     }
+
+
+@contextmanager
+def all_or_none(paths: list[Path]) -> Iterator[None]:
+    """Around the writing of several files: where one cannot be written, no other is left."""
+    there = {path for path in paths if path.exists()}
+    try:
+        yield
+    except BaseException:
+        for path in set(paths) - there:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def draw(

@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import StringIO
@@ -24,21 +25,15 @@ import torch
 
 from catnet.errors import UserError, writing
 from catnet.files import alone, write_text
-from catnet.predict.query import Target, predict_query
-from catnet.predict.scans import scan_name
+from catnet.predict.plan import Wanted, clear_leftovers, recorded
+from catnet.predict.query import predict_query
 from catnet.predict.session import Request, Session, open_session
+from catnet.processes import follow
+from catnet.strict import read_json
 
 SUMMARY, TABLE = "summary.json", "summary.csv"
 COLUMNS = ("query", "number", "name", "volume_ml", "confidence", "slices")
 Watch = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A query and where its files go."""
-
-    path: Path
-    target: Target
 
 
 @dataclass(frozen=True)
@@ -50,29 +45,6 @@ class Outcome:
     problem: str = ""
 
 
-def plan_queries(
-    paths: Sequence[Path], folder: Path, *, probability: bool, dicom_seg: bool, again: bool
-) -> list[Wanted]:
-    """Where every query's files go; raises `UserError` before any work where they cannot."""
-    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise UserError(f"{folder}: no folder that you may write to; choose another one with -o")
-    wanted = [
-        Wanted(path, Target(folder, scan_name(path), probability, dicom_seg)) for path in paths
-    ]
-    seen: dict[str, Path] = {}
-    for one in wanted:
-        twin = seen.setdefault(one.target.name, one.path)
-        if twin is not one.path:
-            raise UserError(
-                f"{one.path}: would be written to the same file as {twin}; rename one, or give "
-                "them different folders with -o"
-            )
-        there = [] if again else [path for path in one.target.files if path.exists()]
-        if there:
-            raise UserError(f"{there[0]}: is there already; --again writes it anew")
-    return wanted
-
-
 def predict(
     request: Request, wanted: Sequence[Wanted], *, jobs: int, keep_going: bool, watch: Watch
 ) -> Iterator[Outcome]:
@@ -81,23 +53,27 @@ def predict(
     Without `keep_going` a query that cannot be used raises its `UserError`.
     """
     folder = wanted[0].target.folder
+    read_summary(folder)
+    session = open_session(request)  # a mistake is said before there is a folder, or a process
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    work = in_processes if jobs > 1 and len(wanted) > 1 else one_by_one
-    with alone(folder):
-        for outcome in work(request, wanted, jobs=jobs, watch=watch):
+    if jobs > 1 and len(wanted) > 1:
+        work = in_processes(request, wanted, jobs=jobs, watch=watch)
+    else:
+        work = one_by_one(session, wanted, watch=watch)
+    with alone(folder), recorded(wanted) as names, closing(work):
+        clear_leftovers(folder)
+        for outcome in work:
             if outcome.record is not None:
                 add_to_summary(folder, outcome.name, outcome.record)
+                names.add(outcome.name)
             elif not keep_going:
                 raise UserError(outcome.problem)
             yield outcome
 
 
-def one_by_one(
-    request: Request, wanted: Sequence[Wanted], *, jobs: int, watch: Watch
-) -> Iterator[Outcome]:
+def one_by_one(session: Session, wanted: Sequence[Wanted], *, watch: Watch) -> Iterator[Outcome]:
     """In this process."""
-    session = open_session(request)
     for one in wanted:
         yield attempt(session, one, partial(watch, one.target.name))
 
@@ -106,13 +82,12 @@ def in_processes(
     request: Request, wanted: Sequence[Wanted], *, jobs: int, watch: Watch
 ) -> Iterator[Outcome]:
     """In so many processes, each with a model of its own."""
-    open_session(request)  # a mistake is said once, before any process starts
     count = min(jobs, len(wanted))
     pool = ProcessPoolExecutor(
         count,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=begin_process,
-        initargs=(max(1, (os.cpu_count() or 1) // count),),
+        initargs=(os.getpid(), max(1, (os.cpu_count() or 1) // count)),
     )
     try:
         futures = [pool.submit(attempt_there, request, one) for one in wanted]
@@ -129,8 +104,9 @@ def in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def begin_process(threads: int) -> None:
-    """An interrupt is for the process that waits; threads are shared."""
+def begin_process(parent: int, threads: int) -> None:
+    """An interrupt is for the process that waits, and this one ends with it; threads are shared."""
+    follow(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
 
@@ -171,7 +147,10 @@ def read_summary(folder: Path) -> dict[str, dict]:
     """The queries of a folder whose labels are still there; none where there is no summary."""
     path = folder / SUMMARY
     try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        known = read_json(path) if path.is_file() else {}
+        json.dumps(known, ensure_ascii=False).encode()
+        for one in known.values():
+            [[organ[column] for column in COLUMNS[1:]] for organ in one["organs"]]
         return {name: one for name, one in known.items() if (folder / one["label"]).is_file()}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         raise UserError(f"{path}: damaged; delete it, and predict with --again") from None

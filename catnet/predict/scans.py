@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from einops import rearrange
 
@@ -29,7 +30,7 @@ class Look:
     modality  CT or MR, guessed from the intensities
     spacing   mm along left-right, front-back and head-feet
     extent    mm that the scan covers along these
-    content   hash of its voxels
+    content   hash of its voxels, however they are stored
     """
 
     modality: str
@@ -48,6 +49,7 @@ class Prepared:
     scan: Grid
     look: Look
     label_like: bool = False  # few whole numbers, as a label has
+    remarks: tuple[str, ...] = ()  # what was decided while reading, in sentences
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,6 @@ class Labelled:
     """A prepared support with its labels on the same grid, and all numbers of its label file.
 
     names    what the label itself calls them, where it does
-    remarks  what one should know of how it was read
     """
 
     source: Path
@@ -63,7 +64,6 @@ class Labelled:
     label: LabelVolume
     numbers: tuple[int, ...]
     names: dict[int, str] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
 
 
 def scan_name(path: Path) -> str:
@@ -80,10 +80,13 @@ def prepare_scan(card: Card, path: Path) -> Prepared:
 
 def prepare_volume(card: Card, scan: ScanFile, *, path: Path) -> Prepared:
     """A scan that was read from `path`, prepared."""
+    first, last = scan.voxels.min(), scan.voxels.max()
+    if first == last:  # a card can do nothing about that
+        raise UserError(f"{path}: every voxel is {first:g}; give a scan that shows something")
     voxels, grid = prepare_image(card, scan, path=path)
     image = np.ascontiguousarray(rearrange(voxels, "x y z -> z y x"))
     few = is_label_like(scan.voxels)
-    return Prepared(path, image, grid, scan.grid, look_at(scan), few)
+    return Prepared(path, image, grid, scan.grid, look_at(scan), few, scan.remarks)
 
 
 def prepare_support(
@@ -95,15 +98,15 @@ def prepare_support(
     """
     scan = read_volume(image)
     truth, names = read_numbers(label, scan=scan)
-    remarks = ()
+    remarks = scan.remarks + truth.remarks
     try:
         check_pair(scan, truth, image=image, label=label, option="--resample-labels")
     except UserError:
         if not resample_labels:
             raise
-        remarks = (f"{label}: on a grid of its own, resampled by nearest neighbor",)
+        remarks += (f"{label}: on a grid of its own, resampled by nearest neighbor",)
     numbers = whole_numbers(truth.voxels, path=label)
-    prepared = prepare_volume(card, scan, path=image)
+    prepared = prepare_volume(card, replace(scan, remarks=remarks), path=image)
     labels = resample(numbers, truth.grid, prepared.grid, order=0)
     shown = np.unique(numbers)
     return Labelled(
@@ -112,7 +115,6 @@ def prepare_support(
         np.ascontiguousarray(rearrange(labels, "x y z -> z y x")),
         tuple(int(number) for number in shown[shown > 0]),
         names,
-        remarks,
     )
 
 
@@ -132,13 +134,25 @@ def whole_numbers(voxels: Array, *, path: Path) -> Array:
 def look_at(scan: ScanFile) -> Look:
     """What a scan looks like."""
     standard = standard_grid(scan.grid, orientation=PLAIN, spacing=(None, None, None))
-    flat = np.ascontiguousarray(scan.voxels.T)
     return Look(
-        "CT" if np.mean(flat[::2, ::2, ::2] < AIR) > 0.01 else "MR",
+        "CT" if np.mean(scan.voxels[::2, ::2, ::2] < AIR) > 0.01 else "MR",
         standard.spacing,
         tuple(n * mm for n, mm in zip(standard.shape, standard.spacing, strict=True)),
-        hashlib.sha256(flat.reshape(-1).view(np.uint8)).hexdigest(),
+        content_hash(scan),
     )
+
+
+def content_hash(scan: ScanFile) -> str:
+    """SHA-256 of a scan's voxels, whatever the order of its axes and its type of numbers."""
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(scan.grid.affine), nib.orientations.axcodes2ornt(PLAIN)
+    )
+    turned = nib.orientations.apply_orientation(scan.voxels, turn)
+    total = hashlib.sha256(str(turned.shape).encode())
+    with np.errstate(over="ignore"):
+        for z in range(turned.shape[2]):
+            total.update(np.asarray(turned[..., z], np.float32).tobytes())
+    return total.hexdigest()
 
 
 def plain_card(supports: Sequence[tuple[Path, Path]]) -> Card:

@@ -85,6 +85,7 @@ def choose_organs(
     for number, _ in wanted:
         if number not in there:
             raise UserError(f"--organ {number}: no support's label holds it; there are {listing}")
+    check_wanted(wanted)
     if not wanted:
         wanted = [(number, None) for number in there if number in names or not known]
     if not wanted:
@@ -92,7 +93,22 @@ def choose_organs(
             f"{labelled[0].source}: shows none of the organs of card {card.name}; name one of "
             f"{listing} with --organ"
         )
-    return {number: name or labels[number] for number, name in wanted}
+    found = {number: name or labels[number] for number, name in wanted}
+    if len(set(found.values())) < len(found):
+        raise UserError(
+            f"--organ: two organs would be called the same among {', '.join(found.values())}; give "
+            "each a name of its own"
+        )
+    return found
+
+
+def check_wanted(wanted: Sequence[tuple[int, str | None]]) -> None:
+    """Raise `UserError` for a number or a name that stands twice: one of the two would be lost."""
+    for place, what in enumerate(("number", "name")):
+        given = [one[place] for one in wanted if one[place] is not None]
+        twice = next((one for one in given if given.count(one) > 1), None)
+        if twice is not None:
+            raise UserError(f"--organ: the {what} {twice!r} stands twice; give each organ once")
 
 
 def own_names(labelled: Sequence[Labelled]) -> dict[int, str]:

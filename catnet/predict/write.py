@@ -1,5 +1,6 @@
 """Volumes on the query's own grid: its affine, codes and units are kept, its voxels replaced."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,8 +77,21 @@ def probability_file(
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            voxels = np.memmap(raw, np.float32, mode="w+", shape=grid.shape, order="F")
+            reserve(raw, size=4 * math.prod(grid.shape))
+            voxels = np.memmap(raw, np.float32, mode="r+", shape=grid.shape, order="F")
             yield voxels
             save(path, image_on(grid, header, voxels, intent="estimate"))
         finally:
             raw.unlink(missing_ok=True)
+
+
+def reserve(path: Path, *, size: int) -> None:
+    """A file of zeros whose place on the disk is taken; raises `OSError` where there is none.
+
+    To fill a mapped file on a full disk would end the process without a word.
+    """
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)

@@ -9,6 +9,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from ipaddress import ip_address
 from pathlib import Path
 
 from catnet.config import MachineSettings
@@ -89,15 +91,50 @@ def connect(address: str) -> "ModuleType":  # noqa: F821
         raise UserError("--ray needs Ray; install it with: pip install 'catnet[sweep]'") from None
     check_reachable(address)
     try:
-        ray.init(
-            address=None if address == HERE else address,
-            log_to_driver=False,
-            logging_level="ERROR",
-            include_dashboard=False if address == HERE else None,
-        )
+        with on_loopback() if address == HERE else nullcontext():
+            ray.init(
+                address=None if address == HERE else address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                include_dashboard=False if address == HERE else None,
+            )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise UserError(no_answer(address, error)) from None
+    if address == HERE:
+        check_loopback(ray)
     return ray
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """Around the start of a cluster of this machine alone: nobody else may reach it.
+
+    Whoever reaches a Ray cluster can run code there. Ray takes the machine's outer address, and
+    127.0.0.1 for that, unless it is told that there are no clusters (as on macOS).
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def check_loopback(ray: "ModuleType") -> None:  # noqa: F821
+    """Raise `UserError` where other machines could reach the cluster that was just started."""
+    open_to_others = [
+        node["NodeManagerAddress"]
+        for node in ray.nodes()
+        if not ip_address(node["NodeManagerAddress"]).is_loopback
+    ]
+    if open_to_others:
+        ray.shutdown()
+        raise UserError(
+            f"--ray: this version of Ray listens at {open_to_others[0]}, for others too; "
+            "use --jobs on this machine, or start a cluster with `ray start --head`"
+        )
 
 
 def check_room(ray: "ModuleType", machine: MachineSettings) -> None:  # noqa: F821

@@ -5,7 +5,6 @@ $CATNET_RUNS/sweeps/NAME-HASH/sweep.json   the question and its runs
                              /costs.csv    what training took, likewise
 """
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from catnet.question import Question
 from catnet.report.rows import append_rows, read_rows
 from catnet.report.study import Member, Study, member_rows, parted
 from catnet.runs import SETTINGS, open_run_folder, write_json
-from catnet.strict import check
+from catnet.strict import check, read_json
 from catnet.sweep.jobs import Job, plan_jobs
 
 SWEEP, ROWS, COSTS = "sweep.json", "rows.csv", "costs.csv"
@@ -72,14 +71,15 @@ def open_sweep(folder: Path) -> Study:
     """The runs of a sweep; raises `UserError` where one is gone, or the file is damaged."""
     path = folder / SWEEP
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         command = str(content["command"])
         check_there(folder, [entry["run"] for entry in content["runs"]], command=command)
         members = tuple(open_member(entry) for entry in content["runs"])
         varied = tuple(content["varied"])
         return Study(content["name"], content["question"], varied, members, command)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); give `catnet sweep` again") from None
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: cannot be read ({why}); give `catnet sweep` again") from None
 
 
 def check_there(folder: Path, runs: list[str], *, command: str) -> None:

@@ -1,30 +1,23 @@
 """The page of files: an image with label volumes, or what `catnet predict` left in a folder."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from catnet.data.labels import check_pair, is_label_like, read_numbers
-from catnet.data.volume import ScanFile, read_volume
+from catnet.data.volume import ScanFile
 from catnet.errors import UserError
+from catnet.strict import read_json
 from catnet.view.page import Page, Pane
+from catnet.view.pairs import Opened, Pair, read_pair, shown
 from catnet.view.volumes import pack_image, pack_labels, steps
 
 SUMMARY = "summary.json"
 MOST_ORGANS = 255  # that 8 bits can tell apart
 NIFTI = (".nii.gz", ".nii")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An image and label volumes of it."""
-
-    image: Path
-    labels: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,7 @@ def read_prediction(folder: Path) -> dict[str, Query]:
     """The queries of a summary; raises `UserError` where it is missing, damaged or names none."""
     path = folder / SUMMARY
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         queries = {name: read_query(folder, record) for name, record in content.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
@@ -66,7 +59,7 @@ def read_query(folder: Path, record: Mapping) -> Query:
             (entry["image"], entry.get("label")) if isinstance(entry, dict) else (entry, None)
         )
         labels = () if label is None else (find(folder, label),)
-        supports[stem(Path(image))] = Pair(find(folder, image), labels)
+        supports[unique(stem(Path(image)), supports)] = Pair(find(folder, image), labels)
     model = record.get("model")
     said = [] if model is None else [f"Model: {model}."]
     sizes = [describe_organ(organ) for organ in record["organs"] if "volume_ml" in organ]
@@ -78,6 +71,12 @@ def read_query(folder: Path, record: Mapping) -> Query:
         tuple(said),
         tuple(map(str, record.get("warnings", ()))),
     )
+
+
+def unique(name: str, others: Container[str]) -> str:
+    """`name`, or `name (2)` and so on where it is taken."""
+    numbered = (f"{name} ({number})" if number > 1 else name for number in count(1))
+    return next(one for one in numbered if one not in others)
 
 
 def describe_organ(organ: Mapping) -> str:
@@ -131,12 +130,12 @@ def view_files(
     warnings: tuple[str, ...] = (),
 ) -> Page:
     """The page of an image with its label volumes, and of a support beside it."""
-    volumes, own, found = read_pair(query)
-    if support is not None:
-        more, _, others = read_pair(support)
-        volumes, found = volumes | more, found + others
-    numbers = sorted({number for volume in volumes.values() for number in shown(volume)})
-    labels = dict(names) or {number: own.get(number, f"label {number}") for number in numbers}
+    pairs = [query] if support is None else [query, support]
+    opened = [read_pair(pair) for pair in pairs]
+    numbers = sorted({n for one in opened for volume in one.labels.values() for n in shown(volume)})
+    if not names and not numbers:
+        raise UserError(f"{query.labels[0]}: the label is empty; give one that shows something")
+    labels = dict(names) or {n: opened[0].names.get(n, f"label {n}") for n in numbers}
     if organ is not None:
         labels = {n: name for n, name in labels.items() if organ in {name, str(n)}}
     if not labels:
@@ -148,65 +147,34 @@ def view_files(
             "choose one with --organ"
         )
     places = {number: place for place, number in enumerate(labels, start=1)}
-    panes = [file_pane("query" if support else "image", query, volumes, places=places)]
-    if support is not None:
-        panes.append(file_pane("support", support, volumes, places=places))
+    roles = ["image"] if support is None else ["query", "support"]
+    panes = [
+        file_pane(role, pair, one, places=places)
+        for role, pair, one in zip(roles, pairs, opened, strict=True)
+    ]
     return Page(
         title=f"{stem(query.image)}: {', '.join(layer.name for layer in panes[0].layers)}",
-        notes=(*notes, *describe(query, volumes)),
-        warnings=(*warnings, *found),
+        notes=(*notes, *describe(query, opened[0].labels)),
+        warnings=(*warnings, *(sentence for one in opened for sentence in one.warnings)),
         organs=tuple(labels.values()),
         panes=tuple(panes),
     )
 
 
-def read_pair(pair: Pair) -> tuple[dict[Path, ScanFile], dict[int, str], tuple[str, ...]]:
-    """The labels of an image, what they call their numbers, and warnings of those elsewhere.
-
-    Raises `UserError` where a label is none, or image and label look swapped.
-    """
-    scan = read_volume(pair.image)
-    volumes, names, warnings = {}, {}, ()
-    for path in pair.labels:
-        volumes[path], own = read_numbers(path, scan=scan)
-        check_whole(volumes[path], path=path)
-        names |= own
-        if is_label_like(scan.voxels) and not is_label_like(volumes[path].voxels):
-            raise UserError(
-                f"{pair.image}: holds few whole numbers, as a label does, and {path} holds many; "
-                "the image comes first: IMAGE LABEL"
-            )
-        try:
-            check_pair(scan, volumes[path], image=pair.image, label=path)
-        except UserError as error:
-            warnings += (f"{error}; it is shown where its own affine puts it",)
-    return volumes, names, warnings
-
-
-def check_whole(volume: ScanFile, *, path: Path) -> None:
-    """Raise `UserError` where a label volume holds no whole numbers."""
-    if not np.array_equal(volume.voxels, np.rint(volume.voxels)):
-        raise UserError(f"{path}: is no label volume, its values are not whole; swap the files?")
-
-
-def shown(volume: ScanFile) -> list[int]:
-    """The label numbers of a volume, without the background."""
-    return [int(number) for number in np.unique(volume.voxels) if number]
-
-
-def file_pane(
-    role: str, pair: Pair, volumes: Mapping[Path, ScanFile], *, places: Mapping[int, int]
-) -> Pane:
+def file_pane(role: str, pair: Pair, opened: Opened, *, places: Mapping[int, int]) -> Pane:
     """An image and its labels, each file a layer; it opens in the middle of the first label."""
+    names: list[str] = []
+    for path in pair.labels:
+        names.append(unique(layer_name(path, pair.labels), names))
     layers = [
-        pack_labels(layer_name(path, pair.labels), volumes[path], numbers=places)
-        for path in pair.labels
+        pack_labels(name, opened.labels[path], numbers=places)
+        for name, path in zip(names, pair.labels, strict=True)
     ]
     return Pane(
         title=f"{role} {stem(pair.image)}",
-        image=pack_image(read_volume(pair.image)),
+        image=pack_image(opened.image),
         layers=tuple(layers),
-        middle=middle_of(volumes[pair.labels[0]], list(places)) if pair.labels else None,
+        middle=middle_of(opened.labels[pair.labels[0]], list(places)) if pair.labels else None,
     )
 
 

@@ -243,9 +243,10 @@ def test_many_cases_take_several_sheets(seen, monkeypatch, tmp_path, capsys):
 def test_a_damaged_case_does_not_stop_the_others(seen, capsys):
     (seen / "2" / "image.npy").write_bytes(b"nothing")
     (seen / "3" / "label.npy").unlink()
+    (seen / "4" / "meta.json").write_text("{")
     status, out, _ = end_of(["check", "tiny"], capsys)
     assert status == 0
-    assert len(re.findall(r"^ +[23] +damaged ", out, re.MULTILINE)) == 2
+    assert len(re.findall(r"^ +[234] +damaged ", out, re.MULTILINE)) == 3
     assert "missing" in out
 
 

@@ -172,6 +172,7 @@ def position(*heights):
     return {"turn": STRAIGHT, "ImagePositionPatient": lambda k: [0.0, 0.0, heights[k]]}
 
 
+ASIDE = {"ImagePositionPatient": lambda k: [4.0 * (k == 3), 0.0, 3.0 * k]}
 RGB = np.zeros((7, 6, 5, 3), np.uint8)
 COLOR = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
 WRONG = {
@@ -189,6 +190,12 @@ WRONG = {
     "modalities": (STORED, {"Modality": lambda k: "MC"[k > 3] + "R"}, ["Modality differs"]),
     "spacings": (STORED, {"PixelSpacing": lambda k: [1, 1 + (k > 3)]}, ["PixelSpacing differs"]),
     "frames": (STORED, {"NumberOfFrames": 2}, ["2 frames", "dcm2niix"]),
+    "aside": (STORED, {**position(*range(0, 21, 3)), **ASIDE}, ["lies 4 mm beside the line"]),
+    "CT slope": (STORED, {"Modality": "CT", "RescaleSlope": lambda k: 1 + (k == 3)}, ["2 and 0"]),
+    "slope below 0": (STORED, {"RescaleSlope": -1}, ["slope -1"]),
+    "long": (STORED, {"turn": 1.1 * STRAIGHT}, ["no two directions"]),
+    "askew": (STORED, {"turn": np.array([[1.0, 0, 0], [0.28, 0.96, 0]])}, ["no two directions"]),
+    "no gap": (STORED, {"PixelSpacing": [0, 1]}, ["no distance"]),
     "one slice": (STORED[:1], {}, ["a single slice each"]),
 }
 
@@ -233,3 +240,55 @@ def test_a_file_that_only_calls_itself_dicom(tmp_path):
 
 def test_a_single_file_is_no_series(tmp_path):
     assert "give the folder of its series" in refusal(tmp_path / "one.dcm")
+
+
+def test_frames_beside_a_scout_are_not_left_out_in_silence(tmp_path):
+    write_series(tmp_path / "scout", STORED[:3])
+    write_series(tmp_path / "frames", STORED[:1], NumberOfFrames=40)
+    assert "40 frames" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [300, None])
+def test_a_slice_at_the_end_is_not_lost_with_its_header(tmp_path, keep):
+    last = write_series(tmp_path, STORED, SeriesInstanceUID="1.2.3")[-1]
+    content = last.read_bytes()
+    last.write_bytes(content[:keep] if keep else content[:128] + b"XXXX" + content[132:])
+    assert refusal(tmp_path).startswith(f"{last}: ")
+
+
+def test_a_stack_that_may_lack_slices_is_remarked_on(tmp_path):
+    jump = {"InstanceNumber": lambda k: k + 1 + (k > 3)}
+    write_series(tmp_path / "jump", STORED, **jump)
+    assert "jump from 4 to 6" in read_volume(tmp_path / "jump").remarks[0]
+    write_series(tmp_path / "half", STORED, SpacingBetweenSlices=1.5)
+    assert (
+        "3 mm apart, SpacingBetweenSlices says 1.5 mm" in read_volume(tmp_path / "half").remarks[0]
+    )
+    every = {"InstanceNumber": lambda k: 100 - 2 * k, "SpacingBetweenSlices": 3}
+    write_series(tmp_path / "second", STORED, **every)
+    assert read_volume(tmp_path / "second").remarks == ()
+
+
+BROKEN = {
+    "ImagePositionPatient": ["abc", "nan\\0\\0", "1\\2"],
+    "ImageOrientationPatient": ["x", "1\\0\\0"],
+    "PixelSpacing": ["x\\y", "1"],
+    "NumberOfFrames": ["x"],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_values_that_are_none_get_one_sentence(tmp_path, name):
+    for number, text in enumerate(BROKEN[name]):
+        folder = tmp_path / str(number)
+        for path in write_series(folder, STORED):
+            data = pydicom.dcmread(path)
+            element = pydicom.DataElement(name, "LO", text)
+            data[name] = element
+            data.save_as(path, implicit_vr=False, little_endian=True)
+        assert str(folder) in refusal(folder)
+
+
+def test_a_size_that_no_slice_has_takes_no_memory(tmp_path):
+    write_series(tmp_path, STORED, Rows=60000, Columns=60000)
+    assert "its pixels cannot be read" in refusal(tmp_path)

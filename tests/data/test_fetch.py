@@ -101,7 +101,7 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(card, server, tmp_p
 
 def test_the_next_command_goes_on_too(card, server, tmp_path):
     server.breaks = [31 * BLOCK + 100, *[0] * module.ATTEMPTS]
-    with pytest.raises(UserError, match=f"broke off after {31 * BLOCK} bytes; the same"):
+    with pytest.raises(UserError, match=f"broke off after {31 * BLOCK} bytes .*; the same"):
         fetch(card, tmp_path)
     assert not held(tmp_path) & WHOLE
     server.breaks, server.asked = [], []
@@ -171,5 +171,53 @@ def test_the_command_says_the_license(write_card, card, tmp_path, capsys):
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b.zip", "http://a b", "/x.zip"])
 def test_other_ways_are_no_url(make_card, url):
+    with pytest.raises(ValueError, match="url"):
+        make_card(fetch={"url": url, "sha256": "0" * 64})
+
+
+def test_folders_of_the_users_own_stay(card, tmp_path):
+    mine = tmp_path / ".visit-999999999" / "scan"
+    mine.mkdir(parents=True)
+    (tmp_path / ".catnet-unpack-999999999").mkdir()
+    assert fetch(card, tmp_path)
+    assert mine.is_dir()
+    assert not (tmp_path / ".catnet-unpack-999999999").exists()
+
+
+def test_a_server_that_never_gets_further_is_given_up(card, server, tmp_path):
+    server.ranges, server.breaks = False, [31 * BLOCK, 10 * BLOCK, 20 * BLOCK] * 20
+    with pytest.raises(UserError, match="broke off"):
+        fetch(card, tmp_path)
+    assert len(server.asked) <= 2 * module.ATTEMPTS
+
+
+def test_why_nothing_came_is_said(make_card, server, tmp_path):
+    port = server.server_port
+    server.shutdown()
+    server.server_close()
+    for url, words in {
+        f"http://127.0.0.1:{port}/a.zip": "the server refuses the connection",
+        "http://no-such-host.invalid/a.zip": "no server of this name",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            fetch(make_card(fetch={"url": url, "sha256": "0" * 64}), tmp_path)
+
+
+@pytest.mark.parametrize("there", ["file:///etc/passwd", "raw%20data.zip"])
+def test_a_redirect_to_nowhere_is_said_at_once(card, server, tmp_path, monkeypatch, there):
+    def redirect(self):
+        self.server.asked.append(None)
+        self.send_response(302)
+        self.send_header("Location", there)
+        self.end_headers()
+
+    monkeypatch.setattr(Handler, "do_GET", redirect)
+    with pytest.raises(UserError, match="check the card's url"):
+        fetch(card, tmp_path)
+    assert len(server.asked) <= 40
+
+
+@pytest.mark.parametrize("url", ["http://[::1/a.zip", "http://a:99999999/b.zip", "http:///b.zip"])
+def test_an_address_without_a_server_is_refused(make_card, url):
     with pytest.raises(ValueError, match="url"):
         make_card(fetch={"url": url, "sha256": "0" * 64})

@@ -103,3 +103,19 @@ def test_a_volume_that_says_no_direction(tmp_path):
 
 def test_a_file_that_is_not_there(tmp_path):
     assert "no such file" in refusal(tmp_path / "scan.mha")
+
+
+def test_a_space_is_no_direction(tmp_path):
+    head = "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 2 2 2\n"
+    head += "encoding: raw\nendian: little\n\n"
+    (tmp_path / "scan.nrrd").write_bytes(head.encode() + bytes(16))
+    assert "which way its axes point" in refusal(tmp_path / "scan.nrrd")
+
+
+def test_a_distance_below_zero_is_refused(tmp_path):
+    make(tmp_path / "scan.mha", packed=False)
+    content = (tmp_path / "scan.mha").read_bytes()
+    assert b"ElementSpacing = 1.25" in content
+    changed = content.replace(b"ElementSpacing = 1.25", b"ElementSpacing = -1.25")
+    (tmp_path / "scan.mha").write_bytes(changed)
+    assert "ElementSpacing is -1.25 1.5 3" in refusal(tmp_path / "scan.mha")

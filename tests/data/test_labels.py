@@ -316,3 +316,41 @@ def test_values_are_swapped_at_once(make_card, one, image, label):
 def test_labels_of_every_number_type(make_card, one, image, label, kind):
     list(prepare(make_card(), one(image, label.astype(kind))))
     np.testing.assert_array_equal(open_cases(make_card())[0].label, label.transpose(2, 1, 0))
+
+
+def test_one_mistyped_name_does_not_shift_the_others(make_card, series, organs):
+    names = [path.stem for path in read_volume(series).files]
+    draw(series.parent / "Ground", grey(organs), ["typo", *names[1:]])
+    sentence = refusal(numbers_of, make_card(**CHAOS), series.parent / "Ground", series)
+    assert "typo.png: has the name of no slice" in sentence
+
+
+def test_masks_paired_by_order_are_remarked_on(make_card, series, organs):
+    draw(series.parent / "Ground", grey(organs), "abcdef")
+    truth = read_label(make_card(**CHAOS), series.parent / "Ground", scan=read_volume(series))
+    assert "a.png with IM0000 and so on" in truth.remarks[0]
+
+
+def test_two_segments_of_one_name_are_a_question(make_card, series, organs):
+    masks = {"Liver": organs == 1, "liver": organs == 4}
+    path = write_seg(series.parent / "seg.dcm", series, masks)
+    sentence = refusal(numbers_of, make_card(**SEG), path, series)
+    assert "2 of its segments are called liver" in sentence
+    assert "[1, 2]" in sentence
+    found = numbers_of(make_card(**SEG, label_values={"liver": 2}), path, series)
+    np.testing.assert_array_equal(found, organs == 4)
+
+
+def test_a_segmentation_of_another_examination_is_refused(make_card, series, organs):
+    path = write_seg(series.parent / "seg.dcm", series, {"liver": organs == 1})
+    data = pydicom.dcmread(path)
+    data.FrameOfReferenceUID = "1.2.3"
+    data.save_as(path)
+    sentence = refusal(numbers_of, make_card(**SEG), path, series)
+    assert "belongs to another examination" in sentence
+
+
+def test_a_text_is_no_segmentation(make_card, series):
+    (series.parent / "seg.dcm").write_text("this is a text")
+    sentence = refusal(numbers_of, make_card(**SEG), series.parent / "seg.dcm", series)
+    assert "not a readable DICOM SEG" in sentence

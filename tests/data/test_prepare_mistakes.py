@@ -134,3 +134,39 @@ def test_a_folder_in_place_of_a_scan(make_card, raw):
 def test_no_case_is_a_sentence(make_card):
     with pytest.raises(UserError, match=r"no prepared case; run `catnet prepare tiny --raw DIR`"):
         open_cases(make_card())
+
+
+def test_an_organ_that_gets_lost_is_remarked_on(make_card, one, image, label):
+    small = np.where(label == 4, 0, label)
+    small[2, 2, 2] = 4  # between the voxels of the coarser grid
+    list(prepare(make_card(spacing=[6.0, 6.0, 4.0]), one(image, small)))
+    remarks = open_cases(make_card(spacing=[6.0, 6.0, 4.0]))[0].meta.remarks
+    assert "shows spleen, and nothing of it is left" in remarks[0]
+
+
+def test_a_label_that_was_resampled_is_not_taken_without_a_word(make_card, one, image, label):
+    moved = AFFINE.copy()
+    moved[0, 3] = 3.0
+    folder = one(image, label, label_affine=moved)
+    list(prepare(make_card(), folder, resample_labels=True))
+    assert [fresh for *_, fresh in prepare(make_card(), folder, resample_labels=True)] == [False]
+    assert "mm away" in refusal(make_card(), folder)
+
+
+def test_names_that_cannot_be_read_are_refused(make_card, raw):
+    (raw / "a\nb").mkdir()
+    (raw / "image_1.nii.gz").rename(raw / "a\nb" / "image.nii.gz")
+    (raw / "label_1.nii.gz").rename(raw / "a\nb" / "label.nii.gz")
+    card = make_card(image="{case}/image.nii.gz", label="{case}/label.nii.gz")
+    assert "unreadable letters" in refusal(card, raw)
+
+
+@pytest.mark.parametrize("dtype", [np.float64])
+@pytest.mark.filterwarnings("error")
+def test_huge_numbers_are_refused_without_a_warning(make_card, one, image, label, dtype):
+    huge = image.astype(dtype)
+    huge[0, 0, 0] = 1e300
+    refusal(make_card(), one(huge, label))
+    large = label.astype(dtype)
+    large[0, 0, 0] = 1e30
+    assert "not whole numbers" in refusal(make_card(), one(image, large))

@@ -14,6 +14,7 @@ from catnet.cli import main
 from catnet.data.card import load_card
 from catnet.data.folds import shortage
 from catnet.data.layouts import find_layout
+from catnet.data.propose import Proposal
 from catnet.data.store import open_cases
 from catnet.data.volume import read_volume
 from catnet.errors import UserError
@@ -214,3 +215,58 @@ def test_a_description_that_says_nothing(lay, content):
     (folder / "dataset.json").write_text(content)
     with pytest.raises(UserError, match=r"dataset\.json: "):
         find_layout(folder)
+
+
+LABELS = {
+    "mean": ({"mean": 1}, "mean is the column of the tables"),
+    "half": ({"a": 1.5}, "label 'a' is 1.5, which is no whole number"),
+    "true": ({"a": True}, "label 'a' is True"),
+    "below 0": ({"a": -1}, "label 'a' is -1"),
+    "large": ({"a": 70000}, "label 'a' is 70000"),
+    "huge": ({"a": 10**400}, "no whole number from 0 to 65535"),
+    "twice": ({"a": 1, "b": 1}, "labels 'a' and 'b' are both 1"),
+    "no word": ({"a\nlicense: CC0": 1}, "unreadable letters"),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_that_are_none_are_said(lay, name):
+    folder = lay("imagesTr/ab_{}_0000.nii.gz", "labelsTr/ab_{}.nii.gz", cases=("1", "2"))
+    labels, words = LABELS[name]
+    describe(folder, channel_names={"0": "CT"}, labels=labels, file_ending=".nii.gz")
+    with pytest.raises(UserError) as caught:
+        Proposal(folder, name="mine")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["{case}.nii.gz", "/../../x", 5])
+def test_an_ending_that_is_none_is_said(lay, ending):
+    folder = lay("imagesTr/ab_{}_0000.nii.gz", "labelsTr/ab_{}.nii.gz", cases=("1", "2"))
+    describe(folder, channel_names={"0": "CT"}, labels={"a": 1}, file_ending=ending)
+    with pytest.raises(UserError, match=r"file_ending .* is none"):
+        Proposal(folder, name="mine")
+
+
+@pytest.mark.parametrize("name", ["x{{case}}{}", "{{organ}}{}", "a\n{}", "\udcff{}"])
+def test_names_that_a_card_cannot_hold_are_said(lay, name):
+    folder = lay(f"{name}.nii.gz", f"{name}_label.nii.gz", cases=("1", "2"))
+    with pytest.raises(UserError, match="rename it"):
+        Proposal(folder, name="mine")
+
+
+def test_a_folder_s_name_says_nothing_to_the_card(proposed, lay, tmp_path):
+    folder = lay("a{}.nii.gz", "a{}_label.nii.gz")
+    odd = folder.rename(tmp_path / "x: y # 'q'\nname: evil")
+    card, _ = proposed(odd)
+    assert card.name == "mine"
+    assert card.title == "x: y # 'q'\nname: evil"
+
+
+def test_a_label_on_another_grid_is_said_in_the_card(lay, write_scan, label):
+    folder = lay("a{}.nii.gz", "a{}_label.nii.gz", cases=("1", "2"))
+    write_scan(folder / "a1_label.nii.gz", label, np.diag([-2.0, 2.0, 5.0, 1.0]))
+    draft = Proposal(folder, name="mine")
+    assert len(list(draft.look_at(9))) == 2
+    assert "# please check: " in (text := draft.write())
+    assert "mm away from those of" in text

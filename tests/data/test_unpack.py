@@ -1,5 +1,6 @@
 """Archives that behave, and those that do not."""
 
+import gzip
 import io
 import stat
 import tarfile
@@ -146,3 +147,62 @@ def test_what_is_there_is_not_overwritten(place):
         unpack(archive, place)
     assert names(place) == {"a/mine.txt"}
     assert (place / "a" / "mine.txt").read_text() == "mine"
+
+
+THREE = [("a", b"1" * 600), ("b", b"2" * 600), ("c", b"3" * 600)]
+MEMBER = 512 + 1024  # bytes in the archive
+DAMAGE = {
+    "header": lambda tar: tar[: MEMBER + 148] + b"x" + tar[MEMBER + 149 :],
+    "zeros": lambda tar: tar[:MEMBER] + bytes(1024) + tar[MEMBER:],
+    "cut off": lambda tar: tar[:MEMBER],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_no_member_of_a_tar_is_lost_in_silence(place, name, mode):
+    archive = make_tar(place.parent / "a.tar", *THREE, mode="w")
+    content = DAMAGE[name](archive.read_bytes())
+    archive.write_bytes(gzip.compress(content) if mode == "w:gz" else content)
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        unpack(archive, place)
+    assert list(place.iterdir()) == []
+
+
+@both
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_one_name_twice_would_lose_a_file(place, kind):
+    assert "'good.txt' twice" in refused(place, kind, ("good.txt", b"other"))
+    assert "'./good.txt' twice" in refused(place, kind, ("./good.txt", b"other"))
+
+
+@both
+def test_an_archive_without_a_file_is_refused(place, kind):
+    archive = MAKERS[kind](place.parent / "empty")
+    with pytest.raises(UserError, match="holds no file"):
+        unpack(archive, place)
+
+
+ODD = {
+    "\n": "cannot be read",
+    ".": "cannot be read",
+    "x" * 300: "longer than 255 bytes",
+    "good.txt/a": "lies within a file",
+}
+
+
+@both
+@pytest.mark.parametrize("name", ODD)
+def test_odd_names_are_said_to_be_odd(place, kind, name):
+    assert ODD[name] in refused(place, kind, (name, b"content"))
+
+
+def test_a_damaged_member_packed_by_lzma_is_one_sentence(place):
+    archive = place.parent / "a.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as opened:
+        opened.writestr("a", bytes(range(256)) * 400)
+    content = bytearray(archive.read_bytes())
+    content[40:60] = b"\xff" * 20
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        unpack(archive, place)

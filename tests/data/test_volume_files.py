@@ -169,3 +169,51 @@ def test_no_byte_of_a_header_can_do_more_than_be_refused(tmp_path, caplog):
             except UserError:
                 refused += 1
     assert refused > 30
+
+
+def make_header(path, *, shape=(4, 5, 6), qform=None, **fields):
+    """A file whose header says `fields` word for word."""
+    image = nib.Nifti1Image(np.arange(120, dtype=np.int16).reshape(shape), AFFINE)
+    image.set_sform(AFFINE, 1)
+    image.set_qform(AFFINE if qform is None else qform, 1)
+    content = image.to_bytes()
+    header = nib.Nifti1Header(content[:348], check=False)
+    for name, value in fields.items():
+        header[name] = value
+    path.write_bytes(header.binaryblock + content[348:])
+    return path
+
+
+AFFINE = np.diag([-2.0, 2.0, 3.0, 1.0])
+TILTED = np.array([[0.6, -0.8, 0, 0], [0.8, 0.6, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+ODD = {
+    "mirrored": ({"qform": np.diag([2.0, 2, 3, 1])}, "qform (RAS) and sform (LAS) point"),
+    "turned": ({"qform": TILTED @ AFFINE @ np.diag([-1, -1, 1, 1])}, "point different ways"),
+    "meters": ({"xyzt_units": 1}, "in meters (xyzt_units)"),
+    "micrometers": ({"xyzt_units": 3 + 8}, "in micrometers"),
+    "slope": ({"scl_slope": np.inf}, "scl_slope or scl_inter is infinite"),
+    "no size": ({"sform_code": 0, "pixdim": [1, 2, 0, 3, 1, 1, 1, 1]}, "2 x 0 x 3 mm (pixdim)"),
+    "below 0": ({"sform_code": 0, "pixdim": [1, 2, -2, 3, 1, 1, 1, 1]}, "2 x -2 x 3 mm"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_header_that_leaves_open_where_voxels_lie_is_refused(tmp_path, name):
+    changes, words = ODD[name]
+    assert words in complaint(make_header(tmp_path / "scan.nii", **changes))
+
+
+def test_two_places_in_one_header_are_remarked_on(tmp_path):
+    shifted = AFFINE.copy()
+    shifted[0, 3] = 7.5
+    scan = read_volume(make_header(tmp_path / "scan.nii", qform=shifted))
+    assert "lie up to 7.5 mm apart; the sform is taken" in scan.remarks[0]
+    scan = read_volume(make_header(tmp_path / "nan.nii", scl_slope=np.nan))
+    assert "no number" in scan.remarks[0]
+    assert read_volume(make_header(tmp_path / "sound.nii")).remarks == ()
+
+
+@pytest.mark.parametrize("kind", [nib.AnalyzeImage, nib.Spm99AnalyzeImage])
+def test_analyze_does_not_say_how_it_lies(tmp_path, kind):
+    nib.save(kind(np.zeros((4, 5, 6), np.int16), AFFINE), tmp_path / "scan.img")
+    assert "Analyze file" in complaint(tmp_path / "scan.img")

@@ -198,3 +198,14 @@ def test_an_export_without_its_card_is_no_model(exported, tiny_home, tmp_path, c
     command = ["predict", "--model", tmp_path / "copy ñ", *support]
     said = complaint([*command, "--query", raw / "image_2.nii.gz", "-o", tmp_path / "o"], capsys)
     assert "has no card.yml, which says how scans are prepared" in said
+
+
+def test_weights_that_were_changed_are_refused(exported, tiny_home, tmp_path, capsys):
+    path = exported / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    raw = tiny_home / "raw"
+    words = ["predict", "--model", exported, "--support", raw / "image_1.nii.gz"]
+    words += [raw / "label_1.nii.gz", "--query", raw / "image_2.nii.gz", "-o", tmp_path / "out"]
+    sentence = complaint([str(word) for word in words], capsys)
+    assert "model.safetensors: is not the file that provenance.json tells of" in sentence

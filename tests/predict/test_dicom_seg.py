@@ -223,3 +223,12 @@ def test_a_former_segmentation_is_not_written_over(series, tmp_path, capsys, rea
     (tmp_path / "o" / "Serie ñ_pred.dcm").write_text("mine")
     sentence = complaint(command(series, tmp_path, "--dicom-seg"), capsys)
     assert "is there already; --again" in sentence
+
+
+def test_which_series_was_read_reaches_the_user(tmp_path, raw, predict, capsys):
+    voxels = np.random.default_rng(0).integers(0, 900, (9, 20, 24))
+    write_series(tmp_path / "q" / "a", voxels)
+    write_series(tmp_path / "q" / "b", voxels[:3], prefix="X")
+    predict(tmp_path / "q")
+    assert "warning: q: " in (said := capsys.readouterr().err)
+    assert "of 2 series" in said

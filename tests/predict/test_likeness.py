@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scenes import make_card
@@ -84,3 +85,17 @@ def test_a_patient_who_reaches_beyond_the_prepared_field_of_view():
     assert any("sees 128 x 128 mm of its 160 x 160 mm" in one for one in said(wide, wide, card))
     roomy = make_card(size=(64, 64), clip={"percentiles": (0, 99.5)})
     assert not any("sees" in one for one in said(narrow, narrow, roomy))
+
+
+@pytest.mark.parametrize("stored", ["float32", "turned"])
+def test_the_support_itself_is_known_however_it_is_stored(predict, raw, tmp_path, capsys, stored):
+    scan = nib.load(raw / "image_1.nii.gz")
+    if stored == "turned":
+        turn = nib.orientations.axcodes2ornt("SPR")
+        scan = scan.as_reoriented(
+            nib.orientations.ornt_transform(nib.io_orientation(scan.affine), turn)
+        )
+    voxels = np.asarray(scan.dataobj, np.float32 if stored == "float32" else None)
+    nib.save(nib.Nifti1Image(voxels, scan.affine), tmp_path / "copy.nii.gz")
+    predict(tmp_path / "copy.nii.gz")
+    assert "the answer was given away" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import signal
@@ -6,6 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from trials import complaint, end_of
+
+from catnet.errors import UserError
 
 AFFINE = np.diag([-3.0, 3.0, 4.0, 1.0])
 SHAPE = (40, 40, 9)
@@ -201,3 +204,100 @@ def test_models_that_are_none(pair, tmp_path, capsys, places):
     assert "has the card it was trained with; leave --card out" in sentence
     sentence = said(capsys, pair, pair[0], out, model="hf://nobody")
     assert "write hf://OWNER/NAME or a folder" in sentence
+
+
+@pytest.mark.parametrize("organs", [("1=a", "1=b"), ("1=x", "7=x"), ("1", "1")])
+def test_an_organ_or_a_name_given_twice(pair, tmp_path, capsys, organs):
+    assert "stands twice" in said(capsys, pair, pair[0], tmp_path / "out", "--organ", *organs)
+
+
+@pytest.mark.parametrize("name", ["scan_pred", "scan_prob_1"])
+def test_again_does_not_overwrite_what_was_given(pair, save, tmp_path, capsys, name):
+    query, label = save("scan", np.asarray(nib.load(pair[0]).dataobj)), pair[1].read_bytes()
+    support = (pair[0], tmp_path / f"{name}.nii.gz")
+    support[1].write_bytes(label)
+    sentence = said(capsys, support, query, tmp_path, "--again", "--probability")
+    assert f"{name}.nii.gz: is given, and would be overwritten" in sentence
+    assert support[1].read_bytes() == label
+
+
+def test_a_query_of_one_value_needs_no_card(pair, save, tmp_path, capsys):
+    sentence = said(capsys, pair, save("flat", np.full(SHAPE, 7, np.int16)), tmp_path / "out")
+    assert "every voxel is 7; give a scan that shows something" in sentence
+
+
+def test_a_label_elsewhere_is_not_told_of_options_of_others(pair, save, tmp_path, capsys):
+    other = save("other", np.ones((40, 40, 8), np.uint8))
+    assert "--resample-labels" not in said(capsys, (pair[0], other), pair[0], tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": {"label": "a", "organs": null}}'])
+def test_a_damaged_summary_is_said_before_the_work(pair, tmp_path, capsys, content):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary.json").write_text(content)
+    assert "summary.json: damaged" in said(capsys, pair, pair[0], tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.json"]
+
+
+def test_no_folder_is_made_for_a_model_that_is_not_there(pair, tmp_path, capsys):
+    said(capsys, pair, pair[0], tmp_path / "out", model="hf://nobody")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_is_no_text_is_refused(pair, tmp_path, capsys):
+    query = os.path.join(os.fsencode(tmp_path), b"scan\xff.nii.gz")
+    with open(query, "wb") as file:
+        file.write(pair[0].read_bytes())
+    assert "unreadable letters" in said(capsys, pair, os.fsdecode(query), tmp_path / "out")
+
+
+def test_what_was_killed_is_cleared_and_what_is_the_users_stays(pair, tmp_path, predict):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".999999999-a_prob_1.nii.gz.raw", ".999999999-a_pred.nii.gz", ".9-mine_pr"):
+        (out / name).touch()
+    predict(pair[0], output=out)
+    assert {path.name for path in out.glob(".*-*")} == {".9-mine_pr"}
+
+
+def test_a_failed_query_leaves_none_of_its_files(pair, tmp_path, monkeypatch, capsys):
+    from catnet.predict import query
+
+    def full(*_, **__):
+        raise UserError("disk is full")
+
+    monkeypatch.setattr(query, "write_labels", full)
+    sentence = said(capsys, pair, pair[0], tmp_path / "out", "--probability")
+    assert "disk is full" in sentence
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {".lock"}
+
+
+def test_a_full_disk_is_said_before_the_work(tmp_path, monkeypatch):
+    from catnet.data.volume import Grid
+    from catnet.predict import write
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(write.os, "posix_fallocate", full)
+    with (
+        pytest.raises(UserError, match="No space left"),
+        write.probability_file(tmp_path / "a.nii.gz", Grid((4, 4, 4), AFFINE), None),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_in_the_summary_is_taken_away(tmp_path):
+    from catnet.predict.plan import Wanted, recorded
+    from catnet.predict.query import Target
+
+    targets = [Target(tmp_path, name, probability=True) for name in ("a", "b", "old")]
+    targets[2].label.touch()
+    with recorded([Wanted(target.label, target) for target in targets]) as names:
+        for target in targets:
+            target.label.touch()
+            target.chance(1).touch()
+        names.add("a")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"a_pred.nii.gz", "a_prob_1.nii.gz", "old_pred.nii.gz"}

@@ -4,6 +4,9 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from trials import complaint, end_of
@@ -11,7 +14,7 @@ from trials import complaint, end_of
 from catnet.errors import UserError
 from catnet.question import load_question
 from catnet.report.rows import read_rows
-from catnet.sweep.cluster import connect
+from catnet.sweep.cluster import check_room, connect
 from catnet.sweep.store import Sweep
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -83,10 +86,54 @@ def test_an_address_without_a_port_is_one_sentence(asked, address, capsys):
     assert f"--ray {address}: an address has a port, such as nosuchhost:6379" in sentence
 
 
-def test_a_run_that_fits_nowhere_is_one_sentence(asked, capsys):
+def test_a_run_that_fits_nowhere_is_one_sentence(asked, capsys, monkeypatch):
+    """On a cluster of this machine alone, which no other one can reach."""
     pytest.importorskip("ray")
+    seen = []
+
+    def look(ray, machine):
+        seen.extend(listening())
+        check_room(ray, machine)
+
+    monkeypatch.setattr("catnet.sweep.cluster.check_room", look)
     sentence = complaint(["sweep", asked, "machine.gpu_share=3", "--ray"], capsys)
     assert "no machine of the cluster has 1 CPUs and 3 GPUs for a run" in sentence
+    assert len(seen) > 2
+    assert not [place for place in seen if not place.is_loopback]
+
+
+def listening():
+    """The addresses at which this process and those it started wait for others."""
+    sockets = set()
+    for process in family(os.getpid()):
+        with suppress(OSError):
+            links = (os.readlink(path) for path in Path(f"/proc/{process}/fd").iterdir())
+            sockets |= {link[8:-1] for link in links if link.startswith("socket:[")}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                yield address(fields[1].partition(":")[0])
+
+
+def family(process):
+    """A process and all that it started."""
+    children = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    found = [process]
+    for one in found:
+        found += children.get(one, [])
+    return found
+
+
+def address(text):
+    """What the kernel writes: words of four bytes, each of them turned around."""
+    words = [bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8)]
+    found = ip_address(b"".join(words))
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch):

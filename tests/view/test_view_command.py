@@ -192,3 +192,40 @@ def test_a_mistake_is_one_sentence(words, says, places, capsys):
 def test_a_damaged_summary_is_one_sentence(content, tmp_path, capsys):
     (tmp_path / "summary.json").write_text(content)
     assert "summary.json" in complaint(["view", str(tmp_path)], capsys)
+
+
+def test_files_of_one_name_stay_apart(files, capsys):
+    for folder in ("x/same", "y/same"):
+        (files / folder).mkdir(parents=True)
+        (files / folder / "none.nii.gz").write_bytes((files / "truth.nii.gz").read_bytes())
+    words = [files / "scan.nii.gz", *(files / one / "same" / "none.nii.gz" for one in "xy")]
+    path = files / "page.html"
+    assert end_of(["view", *map(str, words), "-o", str(path)], capsys)[0] == 0
+    names = [layer["name"] for layer in data_of(path)["panes"][0]["layers"]]
+    assert names == ["same/none", "same/none (2)"]
+    summary = json.loads(json.dumps(SUMMARY))
+    summary["scan"]["supports"] = [
+        {"image": f"{one}/same/none.nii.gz", "label": "truth.nii.gz"} for one in "xy"
+    ]
+    (files / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    sentence = complaint(["view", str(files), "--support", "z"], capsys)
+    assert "there are none, none (2)" in sentence
+
+
+def test_a_label_elsewhere_is_said_on_the_page(files, capsys):
+    label = nib.load(files / "truth.nii.gz")
+    moved = nib.Nifti1Image(np.asarray(label.dataobj), label.affine + np.eye(4)[:, [3, 0, 1, 2]])
+    nib.save(nib.Nifti1Image(moved.dataobj, np.diag([-2.0, 2, 6, 1])), files / "moved.nii.gz")
+    words = [str(files / f"{name}.nii.gz") for name in ("scan", "truth", "moved")]
+    assert end_of(["view", *words, "-o", str(files / "page.html")], capsys)[0] == 0
+    text = (files / "page.html").read_text(encoding="utf-8").partition("<script")[0]
+    assert "moved.nii.gz: its affine puts voxels up to" in text
+    assert "truth.nii.gz: its affine" not in text
+
+
+def test_swapped_and_empty_files_are_said(files, capsys):
+    scan, truth = (str(files / f"{name}.nii.gz") for name in ("scan", "truth"))
+    assert "the image comes first: IMAGE LABEL" in complaint(["view", truth, scan], capsys)
+    nib.save(nib.Nifti1Image(np.zeros((16, 14, 6), np.uint8), np.eye(4)), files / "empty.nii.gz")
+    sentence = complaint(["view", scan, str(files / "empty.nii.gz")], capsys)
+    assert "empty.nii.gz: the label is empty" in sentence

@@ -73,13 +73,14 @@ class PaneView {
     return this.masks.get(name);
   }
 
-  /** Lay a mask over the image; a pane that has no mask of this name keeps its own. */
-  async show(name) {
+  /** Lay the first pane's mask of this place over the image; a pane without its name keeps its own. */
+  async show(choice) {
     const { pane, viewer } = this;
+    const name = choice === HIDDEN ? undefined : data.panes[0].layers[choice].name;
     if (pane.layers.length) {
       if (pane.layers.some((layer) => layer.name === name)) viewer.volumes[1] = await this.mask(name);
       viewer.overlays = viewer.volumes.slice(1);
-      viewer.volumes[1]._opacity = name === HIDDEN ? 0 : opacity.value / 100;
+      viewer.volumes[1]._opacity = choice === HIDDEN ? 0 : opacity.value / 100;
       if (pane.contour) viewer.volumes[2]._opacity = contour.checked ? 1 : 0;
       viewer.updateGLVolume();
     }
@@ -93,7 +94,7 @@ function offerLayers(pane) {
   for (const [place, name] of [...pane.layers.map((layer) => layer.name), HIDDEN].entries()) {
     const label = document.createElement("label");
     const input = document.createElement("input");
-    Object.assign(input, { type: "radio", name: "layer", value: name, checked: place === pane.first });
+    Object.assign(input, { type: "radio", name: "layer", value: place < pane.layers.length ? place : HIDDEN, checked: place === pane.first });
     label.append(input, ` ${name}`);
     field.append(label);
   }
