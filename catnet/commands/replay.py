@@ -82,7 +82,7 @@ def describe(snapshot: Snapshot, found: Replay, *, weights: str) -> list[str]:
         f"{run.name}: {step}; weights {weights}",
         f"  loss              {losses.total.item():.8g}",
         f"  segmentation      {losses.segmentation.item():.8g}",
-        f"  alignment         {losses.alignment.item():.8g} (counts {run.train.alignment:.8g} times)",
+        f"  alignment         {losses.alignment.item():.8g} (counts {run.train.alignment:g} times)",
         f"  gradient norm     {found.norm:.8g}",
         *(
             line
