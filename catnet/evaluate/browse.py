@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Integer, UInt8
 from numpy import ndarray
 
 from catnet.data.store import Case
-from catnet.evaluate.cases import Task
 from catnet.evaluate.predictors import NetworkPredictor, Slices, Support
+from catnet.evaluate.tasks import Task
 from catnet.model.catnet import Prediction
 from catnet.model.encoder import Encoded
 from catnet.model.trace import traced_prior

@@ -1,27 +1,24 @@
 """One query case: every organ, protocol, predictor and set of supports, each slice encoded once.
 
-The slices pass in batches, so that the memory for encoded slices does not grow with the volume;
-what stays is one mask for each organ and one label volume. What is asked of the same slices under
-several protocols is asked once, and the batches that a network segments mix organs and supports.
+What stays of it is one mask for each organ and one label volume.
 """
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float, Integer
 from numpy import ndarray
 
 from catnet.config import EvaluateSettings
 from catnet.data.store import Case
-from catnet.evaluate.kept import KeptSlices, Place
+from catnet.evaluate.batches import Piece, segment_tasks
+from catnet.evaluate.kept import KeptSlices
 from catnet.evaluate.metrics import measure
-from catnet.evaluate.predictors import Predictor, Support, join
-from catnet.evaluate.protocol import Chunk, plan
-from catnet.model.encoder import Encoded, concatenate
+from catnet.evaluate.predictors import Predictor
+from catnet.evaluate.tasks import Task, bind, make_tasks, places_of, plan_case
 
-Plan = dict[tuple[str, str], tuple[Chunk, ...]]  # by protocol and organ
+Watch = Callable[[Task, list[int], list[int]], None]
 
 
 @dataclass
@@ -41,37 +38,6 @@ class Fused:
         better = probability > self.best[slices]
         self.label[slices] = np.where(better, number, self.label[slices])
         self.best[slices] = np.where(better, probability, self.best[slices])
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """One organ under one protocol by one predictor, with its encoded supports."""
-
-    predictor: str
-    protocol: str
-    organ: str
-    chunks: tuple[Chunk, ...]
-    supports: tuple[Support, ...]
-    mask: Bool[ndarray, "d h w"]
-
-    @property
-    def slices(self) -> list[int]:
-        """Every query slice that the protocol counts."""
-        return [number for chunk in self.chunks for number in chunk.query]
-
-
-Wait = tuple[Task, Support, list[int]]  # slices that a task wants, by the support of one chunk
-Watch = Callable[[Task, list[int], list[int]], None]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Slices of one chunk of a task, where they stood in their batch, and what was found."""
-
-    task: Task
-    slices: list[int]
-    rows: list[int]
-    probability: Float[ndarray, "n h w"]
 
 
 @dataclass(frozen=True)
@@ -156,128 +122,6 @@ def segment_query(
             if watch is not None:
                 watch(piece.task, piece.slices, piece.rows)
     return results
-
-
-def plan_case(
-    query: Case, supports: Sequence[Case], *, organs: Iterable[str], protocols: Iterable[str]
-) -> Plan:
-    """The chunks of a query, for every protocol and organ that has some."""
-    return {
-        (protocol, organ): chunks
-        for protocol in protocols
-        for organ in organs
-        if (chunks := plan(protocol, organ=organ, supports=supports, query=query))
-    }
-
-
-def places_of(supports: Sequence[Case], plan: Plan) -> Iterator[Place]:
-    """The support slices that a plan needs."""
-    for chunks in plan.values():
-        for chunk in chunks:
-            yield from zip(supports, chunk.support, strict=True)
-
-
-def bind(
-    predictor: Predictor,
-    supports: Sequence[Case],
-    plan: Plan,
-    *,
-    organs: Mapping[str, int],
-    encoded: Mapping[Place, Encoded | None],
-) -> dict[tuple[str, tuple[int, ...]], Support]:
-    """By organ and slices, one shot a support case: what the protocols share is there once."""
-    found = {}
-    wanted = {(organ, chunk.support) for (_, organ), chunks in plan.items() for chunk in chunks}
-    for organ, numbers in wanted:
-        places = list(zip(supports, numbers, strict=True))
-        masks = np.stack([case.label[number] == organs[organ] for case, number in places])
-        slices = [one for place in places if (one := encoded[place]) is not None]
-        shots = concatenate(slices) if slices else None
-        found[organ, numbers] = predictor.bind(shots, masks.astype(np.float32))
-    return found
-
-
-def make_tasks(
-    name: str,
-    plan: Plan,
-    bound: Mapping[tuple[str, tuple[int, ...]], Support],
-    *,
-    shape: tuple[int, int, int],
-) -> list[Task]:
-    """The tasks of a predictor, with empty masks."""
-    return [
-        Task(
-            name,
-            protocol,
-            organ,
-            chunks,
-            tuple(bound[organ, chunk.support] for chunk in chunks),
-            np.zeros(shape, dtype=bool),
-        )
-        for (protocol, organ), chunks in plan.items()
-    ]
-
-
-def segment_tasks(
-    predictor: Predictor, query: Case, tasks: Sequence[Task], batch: int
-) -> Iterator[Piece]:
-    """Segment all slices of the tasks, `batch` at a time: each is encoded once for all of them.
-
-    Every slice meets the organs in their order, which decides between equals where they are fused.
-    """
-    needed = sorted({number for task in tasks for number in task.slices})
-    tasks = by_organ(tasks)
-    image = query.image
-    for start in range(0, len(needed), batch):
-        window = needed[start : start + batch]
-        encoded = predictor.query(np.stack([image[number] for number in window]))
-        waiting = list(pieces(tasks, set(window)))
-        for rows in batches(waiting, batch):
-            supports = Counter(support for support, _ in rows)
-            where = [window.index(number) for _, number in rows]
-            probability = predictor.segment(
-                join(list(supports), list(supports.values())),
-                None if encoded is None else encoded[where],
-                len(rows),
-            )
-            yield from hand_out(waiting, rows, probability)
-
-
-def by_organ(tasks: Sequence[Task]) -> list[Task]:
-    """The protocols of an organ side by side, so that they share batches; nothing else changes."""
-    order = {task.organ: place for place, task in reversed(list(enumerate(tasks)))}
-    return sorted(tasks, key=lambda task: order[task.organ])
-
-
-def batches(waiting: Sequence[Wait], size: int) -> Iterator[list[tuple[Support, int]]]:
-    """Supports and query slices, `size` at a time; what several tasks wait for comes once."""
-    wanted: dict[Support, set[int]] = {}
-    for _, support, slices in waiting:
-        wanted.setdefault(support, set()).update(slices)
-    rows = [(support, number) for support, some in wanted.items() for number in sorted(some)]
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
-
-
-def hand_out(
-    waiting: Sequence[Wait], rows: list[tuple[Support, int]], probability: Float[ndarray, "n h w"]
-) -> Iterator[Piece]:
-    """What a batch found, to every task that waits for it."""
-    place = {row: number for number, row in enumerate(rows)}
-    for task, support, slices in waiting:
-        some = [number for number in slices if (support, number) in place]
-        if some:
-            where = [place[support, number] for number in some]
-            yield Piece(task, some, where, probability[where])
-
-
-def pieces(tasks: Iterable[Task], window: set[int]) -> Iterator[Wait]:
-    """What of every chunk lies in the window."""
-    for task in tasks:
-        for chunk, support in zip(task.chunks, task.supports, strict=True):
-            slices = [number for number in chunk.query if number in window]
-            if slices:
-                yield task, support, slices
 
 
 def score(

@@ -7,8 +7,8 @@ import numpy as np
 
 from catnet.data.card import Card
 from catnet.data.store import Case
-from catnet.evaluate.cases import Task
 from catnet.evaluate.predictors import NetworkPredictor
+from catnet.evaluate.tasks import Task
 from catnet.pictures import PREDICTED, TRUTH, Panel, save_panels
 
 

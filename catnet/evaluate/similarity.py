@@ -17,11 +17,12 @@ from torch import Tensor
 from catnet.config import Run
 from catnet.data.store import Case
 from catnet.errors import UserError
-from catnet.evaluate.cases import bind, make_tasks, pieces, places_of, plan_case
+from catnet.evaluate.batches import pieces
 from catnet.evaluate.cka import linear_cka, to_positions
 from catnet.evaluate.kept import KeptSlices
 from catnet.evaluate.predictors import NetworkPredictor, Support
 from catnet.evaluate.run import open_predictors, support_query_pairs
+from catnet.evaluate.tasks import bind, make_tasks, places_of, plan_case
 from catnet.model.encoder import Encoded
 from catnet.model.trace import check_rounds, traced
 from catnet.runs import RunFolder

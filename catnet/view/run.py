@@ -12,11 +12,12 @@ from catnet.data.store import Case, open_cases
 from catnet.data.volume import ScanFile
 from catnet.errors import UserError
 from catnet.evaluate.browse import WatchedPredictor
-from catnet.evaluate.cases import Fused, Task, segment_case
+from catnet.evaluate.cases import Fused, segment_case
 from catnet.evaluate.predictors import NetworkPredictor
 from catnet.evaluate.protocol import organ_slices
 from catnet.evaluate.run import open_predictors, support_query_pairs
 from catnet.evaluate.scene import choose_support, find_case
+from catnet.evaluate.tasks import Task
 from catnet.runs import RunFolder, check_unchanged
 from catnet.view.page import Page, Pane
 from catnet.view.volumes import Layer, pack_contour, pack_image, pack_labels

@@ -225,7 +225,7 @@ def test_what_was_trained_cannot_be_overridden(change, trained):
 
 def test_nothing_in_common_is_no_table(trained, cases, stand_in, monkeypatch):
     stand_in(Truth(cases))
-    monkeypatch.setattr("catnet.evaluate.cases.plan", lambda *a, **k: ())
+    monkeypatch.setattr("catnet.evaluate.tasks.plan", lambda *a, **k: ())
     folder = trained(*PLAIN)
     with pytest.raises(UserError, match="no organ is shown by both"):
         quick(folder)
