@@ -239,6 +239,7 @@ def test_a_file_that_only_calls_itself_dicom(tmp_path):
 
 
 def test_a_single_file_is_no_series(tmp_path):
+    (tmp_path / "one.dcm").touch()
     assert "give the folder of its series" in refusal(tmp_path / "one.dcm")
 
 

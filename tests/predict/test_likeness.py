@@ -63,7 +63,7 @@ def test_another_field_of_view():
 
 def test_other_intensities():
     odd = scan(seed=1)
-    voxels = np.where(odd.voxels > 0, np.where(np.arange(20) % 2, 20, 400), 0).astype(np.int16)
+    voxels = np.where(odd.voxels > 0, np.where(np.arange(20) % 2, 20.5, 400.5), 0)  # no label's
     (sentence,) = said(replace(odd, voxels=voxels), scan())
     assert "of their histogram with the support support.nii.gz" in sentence
 
