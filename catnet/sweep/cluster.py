@@ -20,6 +20,7 @@ from catnet.sweep.jobs import Job, State, States
 from catnet.sweep.local import PAUSE, start
 
 HERE = "here"  # an address that stands for a cluster of this machine alone
+LOOPBACK = "127.0.0.1"
 RETRIES = 5  # machines that a job may lose
 PATIENCE = 10.0  # seconds that a cluster has to answer
 
@@ -93,10 +94,11 @@ def connect(address: str) -> "ModuleType":  # noqa: F821
     try:
         with on_loopback() if address == HERE else nullcontext():
             ray.init(
-                address=None if address == HERE else address,
+                address="local" if address == HERE else address,
                 log_to_driver=False,
                 logging_level="ERROR",
                 include_dashboard=False if address == HERE else None,
+                _node_ip_address=LOOPBACK if address == HERE else None,
             )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise UserError(no_answer(address, error)) from None
@@ -109,8 +111,8 @@ def connect(address: str) -> "ModuleType":  # noqa: F821
 def on_loopback() -> Iterator[None]:
     """Around the start of a cluster of this machine alone: nobody else may reach it.
 
-    Whoever reaches a Ray cluster can run code there. Ray takes the machine's outer address, and
-    127.0.0.1 for that, unless it is told that there are no clusters (as on macOS).
+    Whoever reaches a Ray cluster can run code there. Ray takes the machine's outer address even
+    where it is given 127.0.0.1, unless it is told that there are no clusters (as on macOS).
     """
     from ray._private import ray_constants
 
