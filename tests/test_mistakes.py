@@ -194,12 +194,17 @@ def test_control_c_is_130(capsys, monkeypatch):
 def test_control_c_while_a_process_trains(tiny, tiny_home):
     folder = tiny("train.steps=5000")
     command = [sys.executable, "-m", "catnet", "train", tiny_home / "tiny.yml", "train.steps=5000"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background: ignored
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not (folder.path / "log.jsonl").is_file():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    signal.signal(signal.SIGINT, before)
+    try:
+        while not (folder.path / "log.jsonl").is_file():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert err == "catnet: stopped; the same command goes on from here\n"
 
