@@ -92,7 +92,7 @@ def contents(home):
         place = str(path.relative_to(home))
         if "tensorboard" in path.parts:  # its files are named by time and process
             found[str(path.parent.relative_to(home))] = True
-        elif "sweeps" in path.parts and path.name == "rows.csv":
+        elif "sweeps" in path.parts and path.name in {"rows.csv", "costs.csv"}:
             lines = csv.DictReader(path.read_text().splitlines())
             found[place] = sorted(str(line) for line in lines if line["metric"] not in COST)
         elif "checkpoints" in path.parts:  # in its header the facts have no order

@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from catnet.cli import main
 from catnet.data.store import open_cases
+from catnet.evaluate.predictors import NetworkPredictor
 from catnet.model.networks import initial_model
 from catnet.runs import PROVENANCE, provenance, write_json
 from catnet.train import train
@@ -18,6 +21,19 @@ from catnet.train import train
 
 class Killed(BaseException):
     """Stands for a kill: nothing catches it, and nothing is tidied up."""
+
+
+class Exact(NetworkPredictor):
+    """A network in double precision: what batches it meets turns no pixel."""
+
+    def __init__(self, model):
+        super().__init__(model.double(), device=torch.device("cpu"), precision=torch.float64)
+
+    def query(self, images):
+        return super().query(images.astype(np.float64))
+
+    def bind(self, encoded, masks):
+        return super().bind(encoded, masks.astype(np.float64))
 
 
 def silent(what):

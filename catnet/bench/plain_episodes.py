@@ -42,8 +42,8 @@ class Pair:
 def plain_pair(folders: Sequence[Path], generator: Generator, *, min_pixels: int) -> Pair:
     """One unaugmented episode of the prepared cases in `folders`."""
     folder = folders[generator.integers(len(folders))]
-    image = np.load(folder / "image.npy").astype(np.float64)
-    supervoxels = np.load(folder / "supervoxels.npy")
+    image = np.load(folder / "image.npy", allow_pickle=False).astype(np.float64)
+    supervoxels = np.load(folder / "supervoxels.npy", allow_pickle=False)
     image = (image - image.mean()) / image.std()
     labels = [label for label in np.unique(supervoxels) if label > 0]
     while True:

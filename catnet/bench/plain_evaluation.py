@@ -34,8 +34,8 @@ def plain_volume(
     `most` ends it after so many slices of every organ.
     """
     device, dtype = model.head.threshold.device, model.head.threshold.dtype
-    images, truth = (np.load(query / f"{name}.npy") for name in ("image", "label"))
-    shown, labels = (np.load(support / f"{name}.npy") for name in ("image", "label"))
+    images, truth = arrays(query)
+    shown, labels = arrays(support)
     masks = {}
     for organ, number in organs.items():
         masks[organ] = np.zeros(images.shape, dtype=bool)
@@ -47,6 +47,12 @@ def plain_volume(
             probability = torch.sigmoid(enlarged(logits, like=episode.query_mask[0]))
             masks[organ][place] = (probability > 0.5).cpu().numpy()
     return masks
+
+
+def arrays(case: Path) -> tuple[ndarray, ndarray]:
+    """Image and label of a prepared case."""
+    image, label = (np.load(case / f"{k}.npy", allow_pickle=False) for k in ("image", "label"))
+    return image, label
 
 
 def slices(support: Volume, query: Volume, protocol: str) -> list[tuple[int, int]]:

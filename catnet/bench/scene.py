@@ -110,6 +110,7 @@ def furnish(scene: Scene) -> None:
     (scene.home / "catnet_cards" / "bench.yml").write_text(card, encoding="utf-8")
     accelerator = "gpu" if scene.device.type == "cuda" else "cpu"
     run = {
+        "question": "How fast is it?",
         "data": {"card": "bench", "min_pixels": size.min_pixels},
         "model": size.model,
         "machine": {"accelerator": accelerator},

@@ -44,8 +44,8 @@ def at_least(least: int) -> Callable[[str], int]:
 def run(options: argparse.Namespace) -> None:
     """Write the phantoms."""
     card = load_card(options.card)
-    if few := shortage(card, options.cases):
-        print(f"note: {few}; give more --cases, or mend the card's folds")
     write_phantoms(options.raw, modality=card.modality, cases=options.cases, seed=options.seed)
     phantoms = "1 phantom" if options.cases == 1 else f"{options.cases} phantoms"
     print(f"{phantoms} in {options.raw}")
+    if few := shortage(card, options.cases):
+        print(f"note: {few}; give more --cases, or mend the card's folds")

@@ -20,7 +20,6 @@ from catnet.commands.progress import track
 from catnet.data.card import load_card
 from catnet.data.folds import shortage
 from catnet.data.prepare import CasesFailedError, prepare
-from catnet.data.sources import raw_cases
 from catnet.data.store import Case, case_folder
 from catnet.files import alone
 from catnet.paths import data_home
@@ -55,8 +54,6 @@ def run(options: argparse.Namespace) -> None:
     """Prepare every case."""
     card = load_card(options.card)
     folder = data_home() / card.name
-    if few := shortage(card, len(raw_cases(card, options.raw))):
-        print(f"note: {few}; add cases, or mend the card's folds")
     steps = prepare(
         card,
         options.raw,
@@ -77,6 +74,8 @@ def run(options: argparse.Namespace) -> None:
                 print(f"  {sentence}", file=sys.stderr)
             raise
     print(summary(done, made, folder))
+    if few := shortage(card, done):
+        print(f"note: {few}; add cases, or mend the card's folds")
 
 
 def summary(done: int, made: int, folder: Path) -> str:

@@ -107,5 +107,5 @@ def extent(images: Tensor) -> str:
     """Lowest and highest value, and how many are no numbers, if any."""
     finite = images[images.isfinite()]
     lost = images.numel() - finite.numel()
-    known = f"{finite.min():.8g} to {finite.max():.8g}" if finite.numel() else "none"
+    known = f"{finite.min():.6g} to {finite.max():.6g}" if finite.numel() else "none"
     return known + (f" ({lost} pixels are no numbers)" if lost else "")

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from trials import Exact
 
 from catnet.bench.plain_evaluation import plain_volume
 from catnet.bench.plain_network import plain_forward, plain_loss
 from catnet.config import EvaluateSettings
-from catnet.data.store import Case
 from catnet.evaluate.cases import segment_case
-from catnet.evaluate.predictors import NetworkPredictor
 from catnet.model.loss import Objective
 from catnet.model.networks import initial_model
 from catnet.train import open_training
@@ -79,16 +78,15 @@ def test_loss_and_gradient_equal_the_library_s(scene, settings, number):
 
 
 @pytest.mark.parametrize("protocol", ["EP1", "EP2"])
-def test_masks_equal_the_library_s(scene, protocol, tmp_path):
+def test_masks_equal_the_library_s(scene, protocol):
     folder = scene.run()
     organs = folder.card.organs
-    query, support = (double_case(case, tmp_path) for case in scene.cases[:2])
+    query, support = scene.cases[:2]
     model = lively_model(folder)
     center_threshold(model, double_episode(folder, 0))
     plain = plain_volume(model, query.folder, support.folder, organs=organs, protocol=protocol)
-    predictor = NetworkPredictor(model, device=torch.device("cpu"), precision=torch.float32)
     result = segment_case(
-        {"catnet": predictor},
+        {"catnet": Exact(model)},
         query,
         [support],
         organs=organs,
@@ -98,13 +96,3 @@ def test_masks_equal_the_library_s(scene, protocol, tmp_path):
     for task in result.tasks:
         assert 0.001 < task.mask.mean() < 0.9
         np.testing.assert_array_equal(plain[task.organ], task.mask)
-
-
-def double_case(case, folder):
-    """A copy of a case whose image is in double precision."""
-    copy = folder / case.name
-    copy.mkdir()
-    for name in ("label.npy", "meta.json"):
-        (copy / name).write_bytes((case.folder / name).read_bytes())
-    np.save(copy / "image.npy", np.asarray(case.image, dtype=np.float64))
-    return Case(copy)

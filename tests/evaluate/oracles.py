@@ -1,9 +1,9 @@
-"""Predictors for tests: some know better than any network, one computes in double precision."""
+"""Predictors that know better than any network."""
 
 import numpy as np
 import torch
 
-from catnet.evaluate.predictors import CopyPredictor, NetworkPredictor, Support
+from catnet.evaluate.predictors import CopyPredictor, Support
 from catnet.model.encoder import Encoded
 
 
@@ -42,16 +42,3 @@ class Everything(CopyPredictor):
 
     def segment(self, support, query, count):
         return np.full((count, *support.mask.shape[-2:]), self.probability, np.float32)
-
-
-class Exact(NetworkPredictor):
-    """A network in double precision: what batches it meets turns no pixel."""
-
-    def __init__(self, model):
-        super().__init__(model.double(), device=torch.device("cpu"), precision=torch.float64)
-
-    def query(self, images):
-        return super().query(images.astype(np.float64))
-
-    def bind(self, encoded, masks):
-        return super().bind(encoded, masks.astype(np.float64))

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from oracles import Everything, Exact
+from oracles import Everything
+from trials import Exact
 
 from catnet.config import EvaluateSettings
 from catnet.evaluate.cases import Fused, score, segment_case

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from oracles import Exact
+from trials import Exact
 
 from catnet.config import EvaluateSettings
 from catnet.data.folds import support_sets

@@ -132,7 +132,8 @@ def test_on_queries_the_positions_outside_receive_exactly_nothing(name, mask_how
     assert (at[~kept] == 0).all()
     assert (at[kept].abs().amax(dim=-1) > 1e-6).all()
     free = make_cross(name, mask_on="none").attend(x, context, **masks)
-    assert torch.equal(at[kept], rearrange(free, "b c h w -> b h w c")[kept])
+    # Gathered tokens meet other blocks of a matrix product, whose sums round otherwise.
+    torch.testing.assert_close(at[kept], rearrange(free, "b c h w -> b h w c")[kept])
 
 
 @where_crossed

@@ -67,7 +67,7 @@ def test_the_whole_way_stays_at_home(island, tiny, tiny_home, tmp_path, monkeypa
         ["evaluate", run, "evaluate.predictions=no"],
         ["report", run],
         ["view", run],
-        ["sweep", question, "train.steps=1", "--only", "0", *QUICK],
+        ["sweep", question, "train.steps=1", "--only", "1", *QUICK],
         [
             "predict",
             "--model",
