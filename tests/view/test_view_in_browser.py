@@ -80,13 +80,18 @@ def page(chromium, file):
     assert not wrong
 
 
+def layer(page, name):
+    """The button that chooses a mask."""
+    return page.get_by_role("radio", name=name, exact=True)
+
+
 @pytest.fixture(autouse=True)
 def afresh(page):
     """Every test begins with the first mask at half opacity."""
     page.locator("#opacity").fill("50")
     page.locator("#contour").set_checked(True)
     page.locator("#planes").select_option("3")
-    page.locator("input[value=M_0]").check()
+    layer(page, "M_0").check()
     page.locator(READY).wait_for()
 
 
@@ -116,7 +121,7 @@ def test_the_page_is_not_blank(page, tmp_path):
 
 def test_the_liver_is_on_the_left_of_the_picture_and_the_front_is_up(page):
     page.locator("#planes").select_option("0")
-    page.locator("input[value=truth]").check()
+    layer(page, "truth").check()
     page.locator("#opacity").fill("100")
     pixels = picture(page)
     liver, spine = np.array([230, 159, 0]), pixels.min(axis=-1) > 250
@@ -142,17 +147,17 @@ def test_opacity_changes_the_picture(page):
 
 def test_layers_change_the_picture(page):
     first = picture(page)
-    page.locator("input[value=truth]").check()
+    layer(page, "truth").check()
     truth = picture(page)
     assert np.count_nonzero(np.abs(truth - first).max(axis=-1) > 30) > 1000
-    page.locator("input[value=none]").check()
+    layer(page, "none").check()
     assert colored(picture(page)) < 50
-    page.locator("input[value=M_0]").check()
+    layer(page, "M_0").check()
     assert np.abs(picture(page) - first).max() < 3, "the same again"
 
 
 def test_the_outline_can_be_hidden(page):
-    page.locator("input[value=none]").check()
+    layer(page, "none").check()
     outlined = picture(page)
     page.locator("#contour").set_checked(False)
     plain = picture(page)
@@ -162,9 +167,9 @@ def test_the_outline_can_be_hidden(page):
 
 
 def test_arrows_choose_a_layer_by_keyboard(page):
-    page.locator("input[value=M_0]").focus()
+    layer(page, "M_0").focus()
     page.keyboard.press("ArrowRight")
-    assert page.locator("input[value=truth]").is_checked()
+    assert layer(page, "truth").is_checked()
 
 
 def test_the_policy_lets_nothing_out(chromium, file):
