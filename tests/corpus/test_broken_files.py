@@ -18,7 +18,7 @@ from catnet.data import fetch
 
 CORPUS = {**CARDS, **SETTINGS, **SCANS, **MODELS, **PREPARED, **RUNS, **ARCHIVES}
 MEMORY = 400 << 20  # bytes that a command may take beyond what the process has
-SECONDS = 30.0  # a hundred times what it takes on a free machine
+SECONDS = 20.0  # of this process, however busy the machine is
 SCAFFOLD = {".lock", "run.yml", "card.yml"}  # of a run that could not begin: what it was to be
 WHOLE = (
     "prepare {home}/card.yml --raw {home}/raw",
@@ -80,16 +80,16 @@ def files_below(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", CORPUS)
 def test_a_broken_file_gets_one_sentence(name, home, tmp_path, capsys, little_memory):
     make, command, hint = CORPUS[name]
     make(home)
     before = files_below(tmp_path)
-    begun = time.monotonic()
+    begun = time.process_time()
     little_memory()
     said = complaint(shlex.split(command.format(home=home)), capsys)
-    assert time.monotonic() - begun < SECONDS
+    assert time.process_time() - begun < SECONDS
     assert re.search(hint, said), said
     assert len(said) < 1000
     left = files_below(tmp_path) - before
