@@ -32,6 +32,7 @@ from catnet.errors import UserError
 from catnet.files import write_text
 from catnet.paths import runs_home
 from catnet.question import load_run
+from catnet.strict import read_json
 
 SETTINGS, CARD, PROVENANCE = "run.yml", "card.yml", "provenance.json"
 LOG, TIMING, COST = "log.jsonl", "timing.jsonl", "cost.json"
@@ -177,7 +178,7 @@ def provenance(folder: RunFolder, cases: tuple[Case, ...]) -> dict[str, object]:
 def read_provenance(path: Path) -> dict:
     """What `provenance` wrote; empty where it wrote nothing yet."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        known = read_json(path) if path.is_file() else {}
     except (OSError, ValueError):
         known = None
     if not isinstance(known, dict):
