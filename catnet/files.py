@@ -6,7 +6,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -51,10 +51,13 @@ def held(folder: Path) -> bool:
 
 
 @contextmanager
-def alone(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
+def alone(
+    folder: Path, *, patience: float = 0.0, clear: Callable[[Path], None] | None = None
+) -> Iterator[None]:
     """Around work that two processes must not do in one folder at the same time.
 
-    The lock ends with its process, however that ends, and what that was writing is taken away.
+    The lock ends with its process, however that ends, and what that was writing is taken away:
+    by `clear`, where the folder is the user's and may hold files that are named alike.
     Raises `UserError`, which says who it is, where another has it and has not given it back after
     `patience` seconds; a negative patience has no end.
     """
@@ -69,7 +72,7 @@ def alone(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
                 "end"
             ) from None
     try:
-        clear_cut_off(folder)
+        (clear or clear_cut_off)(folder)
         write_text(folder / HOLDER, json.dumps(this_process()) + "\n")
         yield
     finally:

@@ -38,6 +38,7 @@ OPTIONS = {
         "--card CARD",
         "--probability",
         "--dicom-seg",
+        "--resample-labels",
         "--again",
         "--keep-going",
         "--device {cpu,gpu,auto}",

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from catnet.data.store import is_alive
 from catnet.errors import UserError
+from catnet.files import HOLDER, is_alive
 from catnet.predict.query import Target
 from catnet.predict.scans import scan_name
 
-LEFTOVER = re.compile(r"\.(?P<pid>\d+)-.+_(pred\.(nii\.gz|dcm)|prob_\d+\.nii\.gz(\.raw)?)")
+RESULT = r".+_(pred\.(nii\.gz|dcm)|prob_\d+\.nii\.gz(\.raw)?)"
+LEFTOVER = re.compile(rf"\.(?P<pid>\d+)-({RESULT}|summary\.(json|csv)|{re.escape(HOLDER)})")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def recorded(wanted: Sequence[Wanted]) -> Iterator[set[str]]:
 
 def clear_leftovers(folder: Path) -> None:
     """Remove the half-written files of processes that were killed: `.PID-NAME`."""
-    for path in folder.glob(".*-*_pr*"):
+    for path in folder.glob(".*-*"):
         found = LEFTOVER.fullmatch(path.name)
         if found and not is_alive(int(found["pid"])):
             path.unlink(missing_ok=True)

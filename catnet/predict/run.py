@@ -61,8 +61,7 @@ def predict(
         work = in_processes(request, wanted, jobs=jobs, watch=watch)
     else:
         work = one_by_one(session, wanted, watch=watch)
-    with alone(folder), recorded(wanted) as names, closing(work):
-        clear_leftovers(folder)
+    with alone(folder, clear=clear_leftovers), recorded(wanted) as names, closing(work):
         for outcome in work:
             if outcome.record is not None:
                 add_to_summary(folder, outcome.name, outcome.record)

@@ -170,7 +170,7 @@ VOLUMES = {
     "Analyze, which knows no sides": (
         lambda home: nib.save(nib.AnalyzeImage(np.ones(SHAPE, np.int16), None), home / "scan.hdr"),
         LOOK % "scan.hdr",
-        "scan.hdr: not a readable NIfTI file .*AnalyzeImage",
+        "scan.hdr: is an Analyze file, .*; convert it to NIfTI",
     ),
     "NRRD: rubbish": (put("scan.nrrd", b"NRRD0004\n\xff\xfe"), LOOK % "scan.nrrd", "readable NRRD"),
     "MHA: rubbish": (

@@ -4,6 +4,7 @@ A reader gives a value or raises `UserError`; anything else is a fault.
 """
 
 import gzip
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import save
 
-from catnet.checkpoint import load_checkpoint
+from catnet.checkpoint import load_checkpoint, save_checkpoint
 from catnet.data.card import load_card
 from catnet.data.dicom import read_series
 from catnet.data.volume import read_volume
@@ -36,8 +37,11 @@ def layer():
 
 
 def checkpoint_seed():
-    tensors = {f"model/{name}": value for name, value in layer().state_dict().items()}
-    return save(tensors, metadata={"step": "1", "run": RUN})
+    model = layer()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_checkpoint(folder, model, torch.optim.SGD(model.parameters()), step=1, run=RUN)
+        return (folder / STEP).read_bytes()
 
 
 def read_checkpoint(path):
