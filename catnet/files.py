@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from re import Pattern
 
 from filelock import FileLock, Timeout
 
@@ -84,10 +85,22 @@ def alone(
 def clear_cut_off(folder: Path) -> None:
     """Remove files that processes which were killed had not written to the end: `.PID-NAME`."""
     for path in folder.rglob(".*-*"):
-        pid = path.name[1:].partition("-")[0]
-        if pid.isdecimal() and path.is_file() and not is_alive(int(pid)):
-            with suppress(OSError):
-                path.unlink()
+        remove_cut_off(path)
+
+
+def clear_named(folder: Path, names: Pattern[str]) -> None:
+    """As `clear_cut_off`, but of files of these names alone that lie in the folder itself."""
+    for path in folder.glob(".*-*"):
+        if names.fullmatch(path.name.partition("-")[2]):
+            remove_cut_off(path)
+
+
+def remove_cut_off(path: Path) -> None:
+    """Remove a file whose name says that a process wrote it, where that process is no more."""
+    pid = path.name[1:].partition("-")[0]
+    if pid.isdecimal() and path.is_file() and not is_alive(int(pid)):
+        with suppress(OSError):
+            path.unlink()
 
 
 def is_alive(pid: int) -> bool:

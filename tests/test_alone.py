@@ -7,14 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from trials import complaint, end_of
 
 from catnet.data.card import load_card
 from catnet.errors import UserError
-from catnet.files import HOLDER, LOCK, alone, held
+from catnet.files import HOLDER, LOCK, alone, clear_named, held
 from catnet.paths import data_home
+from catnet.report.document import WRITTEN
 
 HOLD = """
 import sys
@@ -146,3 +148,16 @@ def test_what_a_dead_process_had_not_written_to_the_end_is_taken_away(tmp_path):
     with alone(tmp_path):
         assert not any(path.exists() for path in dead)
         assert all(path.exists() for path in kept)
+
+
+def test_files_of_the_user_s_that_are_named_alike_stay(tmp_path):
+    """A report, and what predict writes, go into a folder that may hold anything."""
+    (tmp_path / "deep").mkdir()
+    dead = 2**22 + 1  # no process has such a number
+    mine = [tmp_path / f".{dead}-thesis.txt", tmp_path / "deep" / f".{dead}-rows.csv"]
+    left = tmp_path / f".{dead}-rows.csv"
+    for path in (*mine, left):
+        path.touch()
+    with alone(tmp_path, clear=partial(clear_named, names=WRITTEN)):
+        assert not left.exists()
+    assert all(path.exists() for path in mine)

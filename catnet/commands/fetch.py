@@ -28,7 +28,11 @@ def run(options: argparse.Namespace) -> None:
     from catnet.data.fetch import fetch
 
     card = load_card(options.card)
-    with alone(options.raw):
+    with alone(options.raw, clear=leave):  # the user's folder: fetch clears what it made itself
         fresh = fetch(card, options.raw)
     print(f"{card.title}: {'fetched into' if fresh else 'is already in'} {options.raw}")
     print(f"license: {card.license}")
+
+
+def leave(folder: Path) -> None:
+    """Take nothing away."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catnet.errors import UserError
-from catnet.files import HOLDER, is_alive
+from catnet.files import HOLDER
 from catnet.predict.query import Target
 from catnet.predict.scans import scan_name
 
 RESULT = r".+_(pred\.(nii\.gz|dcm)|prob_\d+\.nii\.gz(\.raw)?)"
-LEFTOVER = re.compile(rf"\.(?P<pid>\d+)-({RESULT}|summary\.(json|csv)|{re.escape(HOLDER)})")
+WRITTEN = re.compile(rf"{RESULT}|summary\.(json|csv)|{re.escape(HOLDER)}")
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,3 @@ def recorded(wanted: Sequence[Wanted]) -> Iterator[set[str]]:
         for path in set(folder.iterdir()) - there:
             if any(target.writes(path.name) for target in left):
                 path.unlink(missing_ok=True)
-
-
-def clear_leftovers(folder: Path) -> None:
-    """Remove the half-written files of processes that were killed: `.PID-NAME`."""
-    for path in folder.glob(".*-*"):
-        found = LEFTOVER.fullmatch(path.name)
-        if found and not is_alive(int(found["pid"])):
-            path.unlink(missing_ok=True)

@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 
 from catnet.errors import UserError, writing
-from catnet.files import alone, write_text
-from catnet.predict.plan import Wanted, clear_leftovers, recorded
+from catnet.files import alone, clear_named, write_text
+from catnet.predict.plan import WRITTEN, Wanted, recorded
 from catnet.predict.query import predict_query
 from catnet.predict.session import Request, Session, open_session
 from catnet.processes import follow
@@ -61,7 +61,11 @@ def predict(
         work = in_processes(request, wanted, jobs=jobs, watch=watch)
     else:
         work = one_by_one(session, wanted, watch=watch)
-    with alone(folder, clear=clear_leftovers), recorded(wanted) as names, closing(work):
+    with (
+        alone(folder, clear=partial(clear_named, names=WRITTEN)),
+        recorded(wanted) as names,
+        closing(work),
+    ):
         for outcome in work:
             if outcome.record is not None:
                 add_to_summary(folder, outcome.name, outcome.record)

@@ -1,12 +1,14 @@
 """A study as documents: one page, the tables as Markdown, CSV and LaTeX, the plots as SVG."""
 
+import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from catnet.files import alone, write_text
+from catnet.files import HOLDER, alone, clear_named, write_text
 from catnet.report.answer import COPY, answer, warnings
 from catnet.report.boxes import boxes
 from catnet.report.comparable import check_comparable
@@ -28,6 +30,10 @@ CAPTIONS = {
     "cost": "Mean Dice with its 95 % interval against the time of a training episode.",
     "boxes": "Every dot is a patient, at the same height in every box; lines are the floors.",
 }
+WRITTEN = re.compile(  # what a report that was killed may have left half of in the user's folder
+    r"(dice|comparison)\.(md|csv|tex)|(rows|costs)\.csv|(curve|cost|boxes)\.svg|index\.html|"
+    + re.escape(HOLDER)
+)
 
 
 def write_report(study: Study, folder: Path, *, command: str) -> Path:
@@ -55,7 +61,7 @@ def write_report(study: Study, folder: Path, *, command: str) -> Path:
         sources=grids(study),
     )
     html = render_with_cases(page, recorded(study, described))
-    with alone(folder):
+    with alone(folder, clear=partial(clear_named, names=WRITTEN)):
         write_table(folder, "dice", dice, described)
         if comparison.lines:
             write_table(folder, "comparison", comparison, compared)
