@@ -77,9 +77,16 @@ def mixed_facts(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def repeated(rows: pd.DataFrame) -> Iterator[str]:
-    """The same thing twice in a run, or in two runs that pass for one."""
-    for keys in (["run", *QUALITY], ["variant", "fold", "seed", *QUALITY]):
-        again = rows[rows.duplicated(keys, keep=False)]
+    """The same thing twice in a run, or in two runs that pass for one.
+
+    What a run cost stands once in every variant that is another evaluation of it, such as shots.
+    """
+    measured = rows[rows["protocol"] != ""]
+    for some, keys in (
+        (measured, ["run", *QUALITY]),
+        (rows, ["variant", "fold", "seed", *QUALITY]),
+    ):
+        again = some[some.duplicated(keys, keep=False)]
         if again.empty:
             continue
         one = again.iloc[0]

@@ -109,3 +109,14 @@ def test_cards_are_never_mixed_even_where_they_vary():
     rows = fake_rows({"a": (1, 50), "b": (2, 50)})
     card = rows["variant"].map({"a": "chaos_t2", "b": "sabs"})
     refused(rows.assign(card=card).assign(**{"data.card": card}), "the card differs")
+
+
+def test_one_run_evaluated_with_more_shots_costs_once_in_each_variant():
+    rows = fake_rows({"shots=1": (1, 50), "shots=3": (3, 55)}, column="evaluate.shots")
+    more = rows["variant"] == "shots=3"
+    rows.loc[:, "run"] = "shots-0123456789"
+    rows.loc[more, "shots"] = 3
+    rows.loc[more & (rows["protocol"] != ""), "support"] += "+9+8"
+    assert (rows["metric"] == "episode_seconds").sum() == 2
+    check_comparable(rows)
+    refused(pd.concat([rows, rows[rows["metric"] == "episode_seconds"]]), "is there 2 times")
