@@ -1,6 +1,7 @@
 """What a training run leaves behind: a line of JSON, TensorBoard scalars and episode pictures."""
 
 import json
+import re
 import resource
 import sys
 import time
@@ -112,7 +113,14 @@ class Journal:
 
 
 def peak_resident() -> int:
-    """Bytes of memory that this process held at most."""
+    """Bytes of memory that this process held at most.
+
+    Linux hands `ru_maxrss` on from a process to what it starts, so its own mark is read there.
+    """
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    if found:
+        return int(found[1]) * 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 

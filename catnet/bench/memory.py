@@ -6,8 +6,6 @@ prints bytes: on a CPU the most that the process held, torch included; on a GPU 
 tensors held there. The homes of the scene come with the environment.
 """
 
-import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +18,7 @@ from catnet.bench.sides import LibrarySide, PlainSide, timed_episode
 from catnet.bench.volumes import copy_case, evaluation_model, library_masks, library_predictor
 from catnet.data.store import Case
 from catnet.errors import UserError
+from catnet.journal import peak_resident
 
 TRAINING, EVALUATION, DEEP = "training", "evaluation", "deep"
 PLAIN, LIBRARY = "plain", "library"
@@ -67,18 +66,10 @@ def do(side: str, work: str, scene: Scene) -> None:
 
 
 def held(device: torch.device) -> int:
-    """Bytes held at most.
-
-    Linux hands `ru_maxrss` on from a process to what it starts, so its own mark is read there.
-    """
+    """Bytes held at most."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    if found:
-        return int(found[1]) * 1024
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    return peak_resident()
 
 
 def main(given: list[str]) -> None:
