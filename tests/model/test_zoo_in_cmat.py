@@ -132,8 +132,13 @@ def test_on_queries_the_positions_outside_receive_exactly_nothing(name, mask_how
     assert (at[~kept] == 0).all()
     assert (at[kept].abs().amax(dim=-1) > 1e-6).all()
     free = make_cross(name, mask_on="none").attend(x, context, **masks)
-    # Gathered tokens meet other blocks of a matrix product, whose sums round otherwise.
-    torch.testing.assert_close(at[kept], rearrange(free, "b c h w -> b h w c")[kept])
+    expected = rearrange(free, "b c h w -> b h w c")[kept]
+    if (
+        name == "masked"
+    ):  # gathered tokens meet other blocks of a product, whose sums round otherwise
+        torch.testing.assert_close(at[kept], expected)
+    else:
+        assert torch.equal(at[kept], expected)
 
 
 @where_crossed
