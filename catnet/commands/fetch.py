@@ -1,16 +1,18 @@
 """Download the raw scans of a card, where their license allows that without an account.
 
-The card's `fetch` says where they are and what their SHA-256 is; what does not agree with it is
+The card's `fetch` says where they are and what their checksum is; what does not agree with it is
 thrown away. A transfer that broke off goes on where it stopped when the same command is given
 again. For the other data sets this says where to get them.
 
 example:
-  catnet fetch mine --raw ~/scans/mine
+  catnet fetch chaos_mr_raw --raw ~/scans/chaos     (0.9 GB)
+  catnet prepare chaos_mr_raw --raw ~/scans/chaos
 """
 
 import argparse
 from pathlib import Path
 
+from catnet.commands.progress import download_bar
 from catnet.data.card import load_card
 from catnet.files import alone
 
@@ -28,8 +30,9 @@ def run(options: argparse.Namespace) -> None:
     from catnet.data.fetch import fetch
 
     card = load_card(options.card)
-    with alone(options.raw, clear=leave):  # the user's folder: fetch clears what it made itself
-        fresh = fetch(card, options.raw)
+    # the user's folder: fetch clears what it made itself
+    with alone(options.raw, clear=leave), download_bar() as watch:
+        fresh = fetch(card, options.raw, watch=watch)
     print(f"{card.title}: {'fetched into' if fresh else 'is already in'} {options.raw}")
     print(f"license: {card.license}")
 

@@ -2,10 +2,20 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 
 def first_process() -> bool:
@@ -15,16 +25,24 @@ def first_process() -> bool:
 
 def progress_bar(what: str, *fields: str) -> Progress:
     """A bar with further text columns, which may name fields of the task; on terminals only."""
+    texts = (TextColumn(field, markup=False) for field in fields)
+    return bar_of(TextColumn(what), BarColumn(), MofNCompleteColumn(), *texts)
+
+
+@contextmanager
+def download_bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes, which is told how many are there and how many there will be."""
+    columns = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with bar_of(*columns) as bar:
+        task = bar.add_task("downloading", total=None)
+        yield lambda held, total: bar.update(task, completed=held, total=total or None)
+
+
+def bar_of(*columns: ProgressColumn) -> Progress:
+    """These columns and the time left, on a terminal and in the first process alone."""
     console = Console(stderr=True)
-    return Progress(
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        *(TextColumn(field, markup=False) for field in fields),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (first_process() and console.is_terminal),
-    )
+    silent = not (first_process() and console.is_terminal)
+    return Progress(*columns, TimeRemainingColumn(), console=console, disable=silent)
 
 
 class Lines:

@@ -48,7 +48,12 @@ class Fetch(Strict):
     """Where the raw files may be had without an account."""
 
     url: str = Field(pattern=r"^https?://[^\s]+$", description="a zip or tar archive")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the archive")
+    checksum: str = Field(
+        pattern=r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$", description="of the archive"
+    )
+    folder: str = Field(
+        "", description="the folder in the archive that --raw means; nothing else is unpacked"
+    )
 
     @field_validator("url")
     @classmethod
@@ -58,6 +63,14 @@ class Fetch(Strict):
         if not parts.hostname or parts.port == 0:
             raise ValueError("url names no server")
         return url
+
+    @field_validator("folder")
+    @classmethod
+    def within(cls, folder: str) -> str:
+        """A folder is named from the root of the archive, and lies in it."""
+        if folder.startswith("/") or ".." in folder.split("/"):
+            raise ValueError("folder is a path within the archive, such as Train_Sets/MR")
+        return folder
 
 
 class Card(Strict):

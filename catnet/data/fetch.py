@@ -1,18 +1,20 @@
 """The raw files of a card, where its license lets one download them without an account.
 
-pooch compares the SHA-256 and moves the archive into place; the transfer is ours, so that one that
+pooch compares the checksum and moves the archive into place; the transfer is ours, so that one that
 broke off goes on where it stopped (HTTP range requests, RFC 9110, 14).
 """
 
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pooch
 import requests
 
-from catnet.data.card import Card
+from catnet.data.card import Card, digest
 from catnet.data.store import clear_leftovers
 from catnet.data.unpack import LEFTOVER, unpack
 from catnet.errors import UserError, writing
@@ -21,56 +23,62 @@ ATTEMPTS = 5  # one after the other without getting further than ever before
 BLOCK = 1 << 15  # bytes; what of a block came before a transfer broke off is lost
 PATIENCE = (10, 60)  # seconds to connect, and between two bytes
 
+Watch = Callable[[int, int], None]  # is told how many bytes are there, and how many there will be
 
-def fetch(card: Card, raw: Path) -> bool:
+
+def ignore(held: int, total: int) -> None:
+    """Watch nothing."""
+
+
+def fetch(card: Card, raw: Path, *, watch: Watch = ignore) -> bool:
     """Download and unpack the archive of `card` into `raw`; whether there was work.
 
-    Raises `UserError` where the card has no `fetch`, the transfer breaks off, the archive is not
-    the one that the card means, or a member of it would leave the folder.
+    Afterwards `raw` is what `prepare` is given. Raises `UserError` where the card has no `fetch`,
+    the transfer breaks off, the archive is not the one that the card means, or a member of it would
+    leave the folder.
     """
     if card.fetch is None:
         raise UserError(
             f"card {card.name} has no fetch: its data need an account, or their checksum is not "
             f"known; get them at {card.source}"
         )
-    done = raw / f".fetched-{card.fetch.sha256[:16]}"
+    done = raw / f".fetched-{digest([card.fetch.checksum, card.fetch.folder])[:16]}"
     if done.is_file():
         return False
     with writing(raw):
         raw.mkdir(parents=True, exist_ok=True)
         clear_leftovers(raw, begin=LEFTOVER)
-    archive = download(card.fetch.url, sha256=card.fetch.sha256, folder=raw)
-    unpack(archive, raw)
+    archive = download(card.fetch.url, checksum=card.fetch.checksum, folder=raw, watch=watch)
+    unpack(archive, raw, only=card.fetch.folder)
     with writing(raw):
         archive.unlink()
         done.write_text(f"{card.fetch.url}\n", encoding="utf-8")
     return True
 
 
-def download(url: str, *, sha256: str, folder: Path) -> Path:
+def download(url: str, *, checksum: str, folder: Path, watch: Watch) -> Path:
     """The archive at `url`, whole and checked, in `folder`."""
     name = f".{Path(unquote(urlsplit(url).path)).name or 'archive'}"
     pooch.get_logger().setLevel("ERROR")
     try:
         with writing(folder):
-            found = pooch.retrieve(
-                url, f"sha256:{sha256}", fname=name, path=folder, downloader=continue_download
-            )
+            downloader = partial(continue_download, watch=watch)
+            found = pooch.retrieve(url, checksum, fname=name, path=folder, downloader=downloader)
     except ValueError:  # pooch's word for another checksum; it has removed the file
         raise UserError(
-            f"{url}: its SHA-256 is not the card's, so it was changed or damaged, and thrown away; "
-            "try again, or get it by hand"
+            f"{url}: its checksum is not the card's, so it was changed or damaged, and thrown "
+            "away; try again, or get it by hand"
         ) from None
     return Path(found)
 
 
-def continue_download(url: str, output_file: str, _: object) -> None:
+def continue_download(url: str, output_file: str, _: object, *, watch: Watch) -> None:
     """Write `url` to `output_file`, from where an earlier attempt ended."""
     part = Path(output_file).parent / f".{Path(urlsplit(url).path).name or 'archive'}.part"
     failures, furthest, why = 0, part.stat().st_size if part.exists() else 0, ""
     while failures < ATTEMPTS:
         try:
-            if transfer(url, part):
+            if transfer(url, part, watch=watch):
                 os.replace(part, output_file)
                 return
         except requests.HTTPError as error:
@@ -107,7 +115,7 @@ def reason(error: Exception) -> str:
     return "the connection was lost"
 
 
-def transfer(url: str, part: Path) -> bool:
+def transfer(url: str, part: Path, *, watch: Watch) -> bool:
     """Append what is missing of `url` to `part`; whether it is whole now."""
     held = part.stat().st_size if part.exists() else 0
     wanted = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={held}-"} if held else {})
@@ -123,6 +131,7 @@ def transfer(url: str, part: Path) -> bool:
         with part.open("ab" if goes_on else "wb") as file:
             for block in answer.iter_content(BLOCK):
                 file.write(block)
+                watch(file.tell(), total)
     return part.stat().st_size >= total
 
 

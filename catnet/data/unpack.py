@@ -41,8 +41,8 @@ class Member(NamedTuple):
     source: zipfile.ZipInfo | tarfile.TarInfo
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack into `folder`, whose other contents stay.
+def unpack(archive: Path, folder: Path, *, only: str = "") -> None:
+    """Unpack into `folder`, whose other contents stay; `only` what a folder of the archive holds.
 
     Raises `UserError` for an archive that is none or damaged, a member that is a link or would lie
     elsewhere, one that unfolds beyond reason, and for names that `folder` has already.
@@ -52,25 +52,25 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         with writing(folder):
             temporary.mkdir(parents=True)
-        extract(archive, temporary)
+        extract(archive, temporary, only=PurePosixPath(only))
         with writing(folder):
             move(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def extract(archive: Path, folder: Path) -> None:
+def extract(archive: Path, folder: Path, *, only: PurePosixPath) -> None:
     """Write the files of an archive below `folder`, after all its members were looked at."""
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
                 members = list(checked(archive, zip_members(archive, opened)))
-                write_members(members, folder, opener=opened.open)
+                write_members(below(archive, members, only), folder, opener=opened.open)
             return
         with tarfile.open(archive, packing(archive), tarinfo=Header) as opened:
             members = list(checked(archive, tar_members(archive, opened)))
             check_end(opened)
-            write_members(members, folder, opener=opened.extractfile)
+            write_members(below(archive, members, only), folder, opener=opened.extractfile)
     except (*BROKEN, zipfile.BadZipFile) as error:
         if isinstance(error, OSError) and error.errno:
             with writing(folder):
@@ -166,6 +166,19 @@ def checked(archive: Path, members: Iterator[Member]) -> Iterator[Member]:
         raise UserError(f"{archive}: {str(within)!r} lies within a file; get another archive")
 
 
+def below(archive: Path, members: list[Member], only: PurePosixPath) -> list[Member]:
+    """The members that lie in the folder `only`, named from there."""
+    named = [(PurePosixPath(member.name.replace("\\", "/")), member) for member in members]
+    kept = [
+        member._replace(name=str(path.relative_to(only)))
+        for path, member in named
+        if only in path.parents
+    ]
+    if not kept:
+        raise UserError(f"{archive}: has no folder {only}; check the card's fetch.folder")
+    return kept
+
+
 def check_name(archive: Path, name: str) -> None:
     """Raise `UserError` for a name that no file can have, or that nobody can read."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
@@ -181,9 +194,7 @@ def check_name(archive: Path, name: str) -> None:
 def write_members(
     members: list[Member], folder: Path, *, opener: Callable[..., BufferedIOBase]
 ) -> None:
-    """Write every file, no further than its announced size; raises `ValueError` for none."""
-    if not members:
-        raise ValueError("it holds no files")
+    """Write every file, no further than its announced size."""
     free = shutil.disk_usage(folder).free
     needed = sum(member.size for member in members)
     if needed > free:
@@ -192,7 +203,7 @@ def write_members(
             "free space on its disk, or choose another folder"
         )
     for member in members:
-        path = folder / member.name.replace("\\", "/")
+        path = folder / member.name
         path.parent.mkdir(parents=True, exist_ok=True)
         with opener(member.source) as source, path.open("wb") as target:
             copy(source, target, size=member.size)

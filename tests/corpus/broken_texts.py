@@ -144,7 +144,7 @@ CARDS = {name: (maker, CARD, hint) for name, (maker, hint) in in_both("card.yml"
         "card.yml: body_threshold: .*finite",
     ),
     "a local file to fetch": (
-        changed("card.yml", fetch={"url": "file:///etc/passwd", "sha256": "0" * 64}),
+        changed("card.yml", fetch={"url": "file:///etc/passwd", "checksum": "sha256:" + "0" * 64}),
         "fetch {home}/card.yml --raw {home}/new",
         "card.yml: fetch.url: .*pattern",
     ),

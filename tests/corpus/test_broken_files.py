@@ -54,7 +54,9 @@ def home(tmp_path, tiny_home, evaluated_home, monkeypatch):
     shutil.copytree(tiny_home / "data", path / "data")
     shutil.copytree(evaluated_home, path / "run")
     with (path / "card.yml").open("a") as file:
-        yaml.safe_dump({"fetch": {"url": "http://localhost/a", "sha256": "0" * 64}}, file)
+        yaml.safe_dump(
+            {"fetch": {"url": "http://localhost/a", "checksum": "sha256:" + "0" * 64}}, file
+        )
     monkeypatch.setattr(fetch, "download", lambda *_, **__: path / "archive")
     monkeypatch.setenv("CATNET_DATA", str(path / "data"))
     monkeypatch.setenv("CATNET_CARDS", str(tiny_home / "cards"))

@@ -174,7 +174,7 @@ NEITHER = {
     "image": "{case}.nii",
     "label": "{case}_label.nii",
     "other_labels": [9],
-    "fetch": {"url": "https://example.org/raw.zip", "sha256": "0" * 64},
+    "fetch": {"url": "https://example.org/raw.zip", "checksum": "sha256:" + "0" * 64},
 }
 
 

@@ -68,7 +68,8 @@ def server():
 @pytest.fixture
 def card(make_card, server):
     url = f"http://127.0.0.1:{server.server_port}/raw%20data.zip"
-    return make_card(fetch={"url": url, "sha256": hashlib.sha256(CONTENT).hexdigest()})
+    checksum = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+    return make_card(fetch={"url": url, "checksum": checksum})
 
 
 def held(folder):
@@ -125,7 +126,7 @@ def test_a_longer_remainder_of_another_file_is_thrown_away(card, server, tmp_pat
 def test_another_checksum_leaves_nothing(card, server, tmp_path):
     server.content = packed(evil=b"other")
     for _ in range(2):
-        with pytest.raises(UserError, match=r"SHA-256 is not the card's.*thrown away") as caught:
+        with pytest.raises(UserError, match=r"checksum is not the card's.*thrown away") as caught:
             fetch(card, tmp_path)
         assert "\n" not in str(caught.value)
         assert held(tmp_path) == set()
@@ -145,7 +146,7 @@ def test_no_server_is_said(make_card, tmp_path, server):
     server.server_close()
     url = f"http://127.0.0.1:{server.server_port}/raw.zip"
     with pytest.raises(UserError, match="broke off after 0 bytes"):
-        fetch(make_card(fetch={"url": url, "sha256": "0" * 64}), tmp_path)
+        fetch(make_card(fetch={"url": url, "checksum": "sha256:" + "0" * 64}), tmp_path)
 
 
 def test_a_full_disk_is_said_before_the_transfer(card, tmp_path, monkeypatch):
@@ -172,7 +173,7 @@ def test_the_command_says_the_license(write_card, card, tmp_path, capsys):
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b.zip", "http://a b", "/x.zip"])
 def test_other_ways_are_no_url(make_card, url):
     with pytest.raises(ValueError, match="url"):
-        make_card(fetch={"url": url, "sha256": "0" * 64})
+        make_card(fetch={"url": url, "checksum": "sha256:" + "0" * 64})
 
 
 def test_folders_of_the_users_own_stay(card, tmp_path):
@@ -200,7 +201,7 @@ def test_why_nothing_came_is_said(make_card, server, tmp_path):
         "http://no-such-host.invalid/a.zip": "no server of this name",
     }.items():
         with pytest.raises(UserError, match=words):
-            fetch(make_card(fetch={"url": url, "sha256": "0" * 64}), tmp_path)
+            fetch(make_card(fetch={"url": url, "checksum": "sha256:" + "0" * 64}), tmp_path)
 
 
 @pytest.mark.parametrize("there", ["file:///etc/passwd", "raw%20data.zip"])
@@ -220,4 +221,48 @@ def test_a_redirect_to_nowhere_is_said_at_once(card, server, tmp_path, monkeypat
 @pytest.mark.parametrize("url", ["http://[::1/a.zip", "http://a:99999999/b.zip", "http:///b.zip"])
 def test_an_address_without_a_server_is_refused(make_card, url):
     with pytest.raises(ValueError, match="url"):
-        make_card(fetch={"url": url, "sha256": "0" * 64})
+        make_card(fetch={"url": url, "checksum": "sha256:" + "0" * 64})
+
+
+def test_a_checksum_may_be_the_md5_that_archives_publish(card, server, tmp_path, make_card):
+    md5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+    mine = make_card(fetch=card.fetch.model_dump() | {"checksum": md5})
+    server.content = packed(evil=b"other")
+    with pytest.raises(UserError, match="checksum is not the card's"):
+        fetch(mine, tmp_path)
+    server.content = CONTENT
+    assert fetch(mine, tmp_path)
+    assert whole(tmp_path)
+
+
+@pytest.mark.parametrize("checksum", ["0" * 64, "md5:" + "0" * 64, "sha1:" + "0" * 40])
+def test_a_checksum_says_which_it_is(make_card, checksum):
+    with pytest.raises(ValueError, match="checksum"):
+        make_card(fetch={"url": "http://a/b.zip", "checksum": checksum})
+
+
+def test_one_folder_of_the_archive_is_what_raw_means(card, tmp_path, make_card):
+    mine = make_card(fetch=card.fetch.model_dump() | {"folder": "scans/sub"})
+    assert fetch(mine, tmp_path)
+    assert "größe.txt" in held(tmp_path)
+    assert len(held(tmp_path)) == 2  # and the mark
+    assert not fetch(mine, tmp_path)
+    (tmp_path / "größe.txt").unlink()
+    wrong = make_card(fetch=card.fetch.model_dump() | {"folder": "scans/su"})
+    with pytest.raises(UserError, match=r"has no folder scans/su; check the card's fetch\.folder"):
+        fetch(wrong, tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["/scans", "../scans", "scans/../.."])
+def test_the_folder_lies_in_the_archive(make_card, card, folder):
+    with pytest.raises(ValueError, match="folder is a path within the archive"):
+        make_card(fetch=card.fetch.model_dump() | {"folder": folder})
+
+
+def test_a_watch_is_told_of_all_bytes(card, server, tmp_path):
+    server.breaks = [31 * BLOCK]
+    told = []
+    fetch(card, tmp_path, watch=lambda *bytes_: told.append(bytes_))
+    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert {total for _, total in told} == {len(CONTENT)}
+    assert [held for held, _ in told] == sorted({held for held, _ in told})

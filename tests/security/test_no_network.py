@@ -92,7 +92,7 @@ def test_what_says_so_does_leave(island, tiny_home, tiny, tmp_path, capsys):
     """The guard sees what it is there for: an address of a hub, or of a data set."""
     shutil.copy(tiny_home / "cards" / "tiny.yml", tmp_path / "card.yml")
     with (tmp_path / "card.yml").open("a") as file:
-        file.write(f"fetch: {{url: 'http://192.0.2.1/a.zip', sha256: '{'0' * 64}'}}\n")
+        file.write(f"fetch: {{url: 'http://192.0.2.1/a.zip', checksum: 'sha256:{'0' * 64}'}}\n")
     with pytest.raises(OutsideError):
         end_of(["fetch", tmp_path / "card.yml", "--raw", tmp_path / "new"], capsys)
     assert island
@@ -101,6 +101,6 @@ def test_what_says_so_does_leave(island, tiny_home, tiny, tmp_path, capsys):
 def test_a_card_fetches_over_http_alone(tiny_home, tiny, tmp_path, capsys):
     shutil.copy(tiny_home / "cards" / "tiny.yml", tmp_path / "card.yml")
     with (tmp_path / "card.yml").open("a") as file:
-        file.write(f"fetch: {{url: 'ftp://192.0.2.1/a.zip', sha256: '{'0' * 64}'}}\n")
+        file.write(f"fetch: {{url: 'ftp://192.0.2.1/a.zip', checksum: 'sha256:{'0' * 64}'}}\n")
     said = complaint(["fetch", tmp_path / "card.yml", "--raw", tmp_path / "new"], capsys)
     assert "fetch.url" in said
