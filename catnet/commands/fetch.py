@@ -5,7 +5,7 @@ thrown away. A transfer that broke off goes on where it stopped when the same co
 again. For the other data sets this says where to get them.
 
 example:
-  catnet fetch chaos_mr_raw --raw ~/scans/chaos     (0.9 GB)
+  catnet fetch chaos_mr_raw --raw ~/scans/chaos
   catnet prepare chaos_mr_raw --raw ~/scans/chaos
 """
 
