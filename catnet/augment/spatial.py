@@ -51,9 +51,8 @@ def warp(images: Features, masks: Features, *, by: Displacement) -> tuple[Featur
     """
     height, width = images.shape[-2:]
     column, row = torch.meshgrid(centered(width, like=by), centered(height, like=by), indexing="xy")
-    half = by.new_tensor([width / 2, height / 2])
-    places = (by + torch.stack([column, row])).div_(rearrange(half, "xy -> xy 1 1"))
-    grid = rearrange(places, "b xy h w -> b h w xy")
+    right, down = by.unbind(dim=1)
+    grid = torch.stack([(right + column) / (width / 2), (down + row) / (height / 2)], dim=-1)
     floor = images.amin(dim=(-2, -1), keepdim=True)
     moved_images = F.grid_sample(images - floor, grid, align_corners=False).add_(floor)
     moved_masks = F.grid_sample(masks, grid, mode="nearest", align_corners=False)
