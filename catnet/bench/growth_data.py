@@ -83,7 +83,7 @@ def growing_volume(scene: Scene) -> list[Curve]:
             copy_case(query, scene.home / "slices" / str(depth), depth=depth, plane=64),
             support,
             organs=scene.card.organs,
-            protocol="EP2",
+            protocols=("EP2",),
         )
         for depth in places(scene, "slices")
     ]

@@ -62,7 +62,7 @@ def do(side: str, work: str, scene: Scene) -> None:
         plain_volume(model, *pair, organs=organs, protocol="EP2", most=MOST)
         return
     predictor = library_predictor(scene.run(), scene)
-    library_masks(predictor, query, support, organs=organs, protocol="EP2")
+    library_masks(predictor, query, support, organs=organs, protocols=("EP2",))
 
 
 def held(device: torch.device) -> int:

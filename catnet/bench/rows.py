@@ -79,30 +79,31 @@ def training_with(name: str, *settings: str, note: str = "") -> Callable[[Scene]
 
 
 def evaluation(scene: Scene) -> list[Row]:
-    """A volume segmented for all organs, under either protocol."""
+    """A volume segmented for all organs, under one protocol, and under both as `evaluate` does."""
     query, support = scene.cases[:2]
     organs = scene.card.organs
     model = evaluation_model(scene.run()).to(scene.device)
     predictor = library_predictor(scene.run(), scene)
-    rows = []
-    for protocol in ("EP1", "EP2"):
-        plain = partial(
-            *(plain_volume, model, query.folder, support.folder), organs=organs, protocol=protocol
+
+    def plain(protocols: tuple[str, ...], most: int | None = None) -> None:
+        for protocol in protocols:
+            pair = query.folder, support.folder
+            plain_volume(model, *pair, organs=organs, protocol=protocol, most=most)
+
+    def library(protocols: tuple[str, ...]) -> None:
+        library_masks(predictor, query, support, organs=organs, protocols=protocols)
+
+    plain(("EP2",), most=1)  # to warm up, the long way once is enough
+    library(("EP2",))
+    return [
+        paired_row(
+            f"evaluation, {query.depth} slices, {len(organs)} organs, {' and '.join(protocols)}",
+            lambda _, these=protocols: seconds(lambda: plain(these), scene.device),
+            lambda _, these=protocols: seconds(lambda: library(these), scene.device),
+            **(some(scene, most=2) | {"warm": 0}),
         )
-        library = partial(
-            *(library_masks, predictor, query, support), organs=organs, protocol=protocol
-        )
-        name = f"evaluation, {query.depth} slices, {len(organs)} organs, {protocol}"
-        plain(most=1), library()  # to warm up, the long way once is enough
-        rows.append(
-            paired_row(
-                name,
-                lambda _, work=plain: seconds(work, scene.device),
-                lambda _, work=library: seconds(work, scene.device),
-                **(some(scene, most=2) | {"warm": 0}),
-            )
-        )
-    return rows
+        for protocols in (("EP2",), ("EP1", "EP2"))
+    ]
 
 
 def cutting(scene: Scene) -> list[Row]:

@@ -1,6 +1,6 @@
 """Volumes that are evaluated: how the library does it, and cases of any depth made of another."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,11 @@ from catnet.runs import RunFolder
 
 
 def evaluation_model(folder: RunFolder) -> Network:
-    """The network that a run starts with; how long it takes does not depend on its weights."""
+    """The network that a run starts with.
+
+    Its masks keep nearly every position, where those of a trained one keep an organ's: the library,
+    which computes the attention of kept positions alone, has nothing of that here.
+    """
     return initial_model(folder.run.model, seed=folder.run.seed).eval()
 
 
@@ -35,12 +39,12 @@ def library_masks(
     support: Case,
     *,
     organs: Mapping[str, int],
-    protocol: str,
-) -> dict[str, Bool[ndarray, "d h w"]]:
-    """The mask of every organ."""
-    settings = EvaluateSettings(protocols=(protocol,))
+    protocols: Sequence[str],
+) -> dict[tuple[str, str], Bool[ndarray, "d h w"]]:
+    """The mask of every protocol and organ, in one pass."""
+    settings = EvaluateSettings(protocols=tuple(protocols))
     result = segment_case({"catnet": predictor}, query, [support], organs=organs, settings=settings)
-    return {task.organ: task.mask for task in result.tasks}
+    return {(task.protocol, task.organ): task.mask for task in result.tasks}
 
 
 def copy_case(case: Case, folder: Path, *, depth: int, plane: int) -> Case:
