@@ -7,7 +7,7 @@ from catnet.bench.scene import FULL, QUICK, Scene, Size
 from catnet.model.measure import seconds
 
 MODEL = {"encoder": "tu-resnet18", "dim": 64, "rounds": 4}
-GROWTH = Size("curves", 64, 12, 80, 12, (0, 0), 100, 20, MODEL, 3)
+GROWTH = Size("curves", 64, 12, 80, 12, 0, (0, 0), 100, 20, MODEL, 3)
 TINY_GROWTH = replace(QUICK, name="quick curves", repeats=1)
 SCENES = {FULL.name: GROWTH, QUICK.name: TINY_GROWTH}
 RANGES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {  # whole, quick

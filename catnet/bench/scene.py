@@ -32,7 +32,7 @@ class Size:
 
     plane, depth     of the prepared cases, in voxels
     raw              width of the scans before that
-    cut              slices of the volume that is cut into supervoxels
+    cut, cuts        slices of the volumes that are cut into supervoxels, and how many for purity
     deep             slices and width of the volume that is to show how memory grows
     repeats          pairs of a short measurement; long ones take fewer
     """
@@ -42,6 +42,7 @@ class Size:
     depth: int
     raw: int
     cut: int
+    cuts: int
     deep: tuple[int, int]
     min_size: int
     min_pixels: int
@@ -49,9 +50,9 @@ class Size:
     repeats: int
 
 
-FULL = Size("full", 256, 30, 320, 36, (400, 128), 5000, 200, {}, 5)
+FULL = Size("full", 256, 30, 320, 36, 20, (400, 128), 5000, 200, {}, 5)
 SMALL = {"encoder": "tu-test_resnet", "dim": 32, "rounds": 2}
-QUICK = Size("quick", 64, 10, 80, 12, (40, 64), 100, 20, SMALL, 2)
+QUICK = Size("quick", 64, 10, 80, 12, 2, (40, 64), 100, 20, SMALL, 2)
 SIZES = {size.name: size for size in (FULL, QUICK)}
 
 

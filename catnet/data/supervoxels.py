@@ -14,6 +14,7 @@ the first kept apart wherever one side has fewer than `min_size` voxels.
 
 Grey levels are 256 whole numbers, so most edges tie. Ties keep the order of axis (d, h, w), then
 of voxel; no sum of floats is taken: one volume gives the same labels, bit for bit, on any machine.
+Another order of ties would give other segments of one volume, but no purer ones of many.
 """
 
 from collections.abc import Callable, Mapping
