@@ -22,7 +22,8 @@ def augment(episode: Episode, params: Params) -> Episode:
     """Change gamma, then place, on the side of every episode that `params.side` names.
 
     The other side keeps every bit. All shots of a support move alike, each by its own grey levels.
-    Episode and params lie on one device; no value is read back to the host.
+    Episode and params lie on one device; no value is read back to the host. What does not change
+    may be a view of the episode.
     """
     on_support, on_query = ([side == this for side in params.side] for this in (SUPPORT, QUERY))
     support, support_mask = rearrange(episode.support, "b s 1 h w -> b s h w"), episode.support_mask
@@ -42,5 +43,8 @@ def augment(episode: Episode, params: Params) -> Episode:
 
 
 def select(first: Sequence[bool], one: Features, other: Features) -> Features:
-    """The episodes of `one` where `first` holds, else those of `other`; nothing else is read."""
-    return torch.stack([a if here else b for here, a, b in zip(first, one, other, strict=True)])
+    """The episodes of `one` where `first` holds, else those of `other`; one alone is not copied."""
+    chosen = [one if here else other for here in first]
+    if len(chosen) == 1:
+        return chosen[0]
+    return torch.stack([maps[episode] for episode, maps in enumerate(chosen)])

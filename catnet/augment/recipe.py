@@ -10,6 +10,7 @@ Self-Supervision With Supervoxels", Hansen et al., 2022, arXiv 2203.02048.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -115,14 +116,15 @@ def draw(recipe: Recipe, rngs: Sequence[np.random.Generator], *, height: int, wi
     spacing = node_spacing(recipe.sigma)
     values = torch.empty(len(rngs), len(low))
     noise = torch.empty(len(rngs), 2, -(-height // spacing), -(-width // spacing))
+    sides = []
     for rng, its_values, its_noise in zip(rngs, values.numpy(), noise.numpy(), strict=True):
-        its_values[:] = rng.uniform(low, high)
+        coin, flip, *_ = its_values[:] = rng.uniform(low, high)
+        some = SUPPORT if flip < 0.5 else QUERY
+        sides.append(some if coin < recipe.probability else NEITHER)
         rng.random(out=its_noise, dtype=np.float32)
-    coin, flip, gamma, rotation, _, _, shear, scale = values.unbind(dim=1)
-    heads, changed = (flip < 0.5).tolist(), (coin < recipe.probability).tolist()
-    sides = [SUPPORT if head else QUERY for head in heads]
+    _, _, gamma, rotation, _, _, shear, scale = values.unbind(dim=1)
     return Params(
-        side=tuple(side if some else NEITHER for side, some in zip(sides, changed, strict=True)),
+        side=tuple(sides),
         gamma=gamma,
         rotation=rotation,
         shift=values[:, 4:6],
@@ -140,6 +142,7 @@ def node_spacing(sigma: float) -> int:
     return max(1, int(FINEST * sigma))
 
 
+@lru_cache(maxsize=8)
 def bounds(recipe: Recipe) -> Float[np.ndarray, "8 2"]:
     """(low, high) of the coin, the side, gamma, rotation, both shifts, shear and scale."""
     return np.array(
