@@ -10,12 +10,13 @@ where the slices lie on the GPU (`machine.cases`) everything but the numbers.
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from catnet.augment import Params, Recipe, augment, draw
-from catnet.config import Run
+from catnet.config import AugmentSettings, Run
 from catnet.data.episodes import Draws, EpisodeSource
 from catnet.data.slices import resident_bytes
 from catnet.data.store import Case
@@ -58,9 +59,15 @@ def begin(source: EpisodeSource, run: Run, *, engine: Engine, step: int) -> Begu
     generators = [source.generator(number) for number in range(first, first + share)]
     draws = source.draw(generators)
     height, width = source.slices.size
-    params = draw(Recipe(**run.augment.model_dump()), generators, height=height, width=width)
+    params = draw(recipe_of(run.augment), generators, height=height, width=width)
     on_host = source.slices.device.type == "cpu"
     return Begun(draws, params, source.read(draws) if on_host else None)
+
+
+@lru_cache(maxsize=8)
+def recipe_of(settings: AugmentSettings) -> Recipe:
+    """The recipe that a run's settings describe."""
+    return Recipe(**settings.model_dump())
 
 
 def finish(begun: Begun, source: EpisodeSource, *, engine: Engine) -> Episode:

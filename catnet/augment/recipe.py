@@ -8,12 +8,13 @@ Self-Supervision With Supervoxels", Hansen et al., 2022, arXiv 2203.02048.
     each value ~ U(low, high),  noise ~ U[-1, 1) at every node,  side ~ {support, query}
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from torch import Tensor
 
 from catnet.errors import UserError
@@ -66,39 +67,43 @@ def demand(holds: bool, rule: str, value: object) -> None:
 
 @dataclass(frozen=True)
 class Params:
-    """One drawn augmentation per episode; `b` leads in every field, so batches concatenate.
+    """One drawn augmentation per episode, and what the recipe fixes for all of them.
 
-    side      which side is changed: NEITHER, SUPPORT or QUERY
+    side      which side is changed: NEITHER, SUPPORT or QUERY; the host needs it, and no device
     gamma     exponent
     rotation  degrees, positive turns the content counterclockwise as seen
     shift     pixels (right, down)
     shear     degrees, positive slides what lies below the center to the right
     scale     factor, above one enlarges the content
+    noise     white noise in [-1, 1), not smoothed yet: (right, down) at every node
     alpha     pixels
     sigma     pixels
     spacing   pixels from one node of the noise to the next
-    noise     white noise in [-1, 1), not smoothed yet: (right, down) at every node
     """
 
-    side: Integer[Tensor, " b"]
+    side: tuple[int, ...]
     gamma: Float[Tensor, " b"]
     rotation: Float[Tensor, " b"]
     shift: Float[Tensor, "b 2"]
     shear: Float[Tensor, " b"]
     scale: Float[Tensor, " b"]
-    alpha: Float[Tensor, " b"]
-    sigma: Float[Tensor, " b"]
-    spacing: Float[Tensor, " b"]
     noise: Float[Tensor, "b 2 i j"]
+    alpha: float
+    sigma: float
+    spacing: int
 
     def to(self, device: torch.device | str) -> "Params":
         """The same draw on another device."""
-        moved = (getattr(self, field.name).to(device, non_blocking=True) for field in fields(self))
-        return Params(*moved)
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Params":
         """The same draw where a GPU can fetch it by itself."""
-        return Params(*(getattr(self, field.name).pin_memory() for field in fields(self)))
+        return self.each(Tensor.pin_memory)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Params":
+        """The same draw with its tensors changed."""
+        drawn = {name: change(x) for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **drawn)
 
 
 def draw(recipe: Recipe, rngs: Sequence[np.random.Generator], *, height: int, width: int) -> Params:
@@ -111,22 +116,24 @@ def draw(recipe: Recipe, rngs: Sequence[np.random.Generator], *, height: int, wi
     spacing = node_spacing(recipe.sigma)
     values = torch.empty(len(rngs), len(low))
     noise = torch.empty(len(rngs), 2, -(-height // spacing), -(-width // spacing))
+    sides = []
     for rng, its_values, its_noise in zip(rngs, values.numpy(), noise.numpy(), strict=True):
-        its_values[:] = rng.uniform(low, high)
+        coin, flip, *_ = its_values[:] = rng.uniform(low, high)
+        some = SUPPORT if flip < 0.5 else QUERY
+        sides.append(some if coin < recipe.probability else NEITHER)
         rng.random(out=its_noise, dtype=np.float32)
-    coin, flip, gamma, rotation, right, down, shear, scale = values.unbind(dim=1)
-    side = torch.where(flip < 0.5, SUPPORT, QUERY)
+    _, _, gamma, rotation, _, _, shear, scale = values.unbind(dim=1)
     return Params(
-        side=torch.where(coin < recipe.probability, side, NEITHER),
+        side=tuple(sides),
         gamma=gamma,
         rotation=rotation,
-        shift=torch.stack([right, down], dim=1),
+        shift=values[:, 4:6],
         shear=shear,
         scale=scale,
-        alpha=torch.full_like(gamma, recipe.alpha),
-        sigma=torch.full_like(gamma, recipe.sigma),
-        spacing=torch.full_like(gamma, spacing),
         noise=noise.mul_(2).sub_(1),
+        alpha=recipe.alpha,
+        sigma=recipe.sigma,
+        spacing=spacing,
     )
 
 
@@ -135,6 +142,7 @@ def node_spacing(sigma: float) -> int:
     return max(1, int(FINEST * sigma))
 
 
+@lru_cache(maxsize=8)
 def bounds(recipe: Recipe) -> Float[np.ndarray, "8 2"]:
     """(low, high) of the coin, the side, gamma, rotation, both shifts, shear and scale."""
     return np.array(

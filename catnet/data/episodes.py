@@ -7,8 +7,8 @@ in that order, each evenly, so a large case or a large supervoxel is not seen mo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,8 +27,7 @@ from catnet.episode import Episode
 from catnet.errors import UserError
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """One slice of one case."""
 
     case: int
@@ -42,6 +41,14 @@ class Draw:
     label: int
     support: tuple[Place, ...]
     query: Place
+
+
+Option = TypeVar("Option")
+
+
+def one_of(options: Sequence[Option] | ndarray, generator: Generator) -> Option:
+    """What `generator.choice` gives, without making an array of the options."""
+    return options[generator.integers(len(options))]
 
 
 @runtime_checkable
@@ -64,9 +71,9 @@ class SupervoxelSampler:
 
     def __call__(self, generator: Generator) -> Draw:
         """One episode."""
-        case = int(generator.choice([i for i, runs in enumerate(self.starts) if runs]))
-        label = int(generator.choice(list(self.starts[case])))
-        start = int(generator.choice(self.starts[case][label]))
+        case = one_of([i for i, runs in enumerate(self.starts) if runs], generator)
+        label = one_of(list(self.starts[case]), generator)
+        start = int(one_of(self.starts[case][label], generator))
         places = [Place(case, start + step) for step in range(self.shots + 1)]
         if generator.random() < 0.5:
             places.reverse()
@@ -83,27 +90,24 @@ class OrganSampler:
 
     def __call__(self, generator: Generator) -> Draw:
         """One episode."""
-        label = int(generator.choice(list(self.slices)))
+        label = one_of(list(self.slices), generator)
         found = self.slices[label]
         query, *supports = generator.permutation(list(found))
         chosen = [supports[shot % len(supports)] for shot in range(self.shots)]
-        places = [
-            Place(int(case), int(generator.choice(found[int(case)]))) for case in (query, *chosen)
-        ]
+        places = [Place(int(x), int(one_of(found[int(x)], generator))) for x in (query, *chosen)]
         return Draw(label, tuple(places[1:]), places[0])
 
 
 @dataclass(frozen=True)
 class Draws:
-    """A batch of episodes as numbers, on the CPU: labels (b), places of supports and queries."""
+    """A batch of episodes as numbers, on the CPU: labels, and places of supports, then query."""
 
     label: Int64[Tensor, " b"]
-    support: Int64[Tensor, "b s 2"]
-    query: Int64[Tensor, "b 2"]
+    places: Int64[Tensor, "b n 2"]
 
     def pin_memory(self) -> "Draws":
         """The same numbers where a GPU can fetch them by itself."""
-        return Draws(self.label.pin_memory(), self.support.pin_memory(), self.query.pin_memory())
+        return Draws(self.label.pin_memory(), self.places.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -128,21 +132,18 @@ class EpisodeSource:
         draws = [self.sampler(generator) for generator in generators]
         return Draws(
             torch.tensor([draw.label for draw in draws]),
-            torch.tensor([[astuple(place) for place in draw.support] for draw in draws]),
-            torch.tensor([astuple(draw.query) for draw in draws]),
+            torch.tensor([[*draw.support, draw.query] for draw in draws]),
         )
 
     def read(self, draws: Draws) -> Episode:
         """The slices and masks of the episodes, where the slices lie."""
-        label = draws.label.to(self.slices.device, non_blocking=True)
-        labels = self.sampler.array
-        support_mask = self.slices.take(labels, draws.support) == rearrange(label, "b -> b 1 1 1")
-        query_mask = self.slices.take(labels, draws.query) == rearrange(label, "b -> b 1 1")
+        images = self.slices.take("image", draws.places)
+        masks = self.slices.masks(self.sampler.array, draws.places, draws.label)
         return Episode(
-            support=rearrange(self.slices.take("image", draws.support), "b s h w -> b s 1 h w"),
-            support_mask=support_mask.float(),
-            query=rearrange(self.slices.take("image", draws.query), "b h w -> b 1 h w"),
-            query_mask=query_mask.float(),
+            support=rearrange(images[:, :-1], "b s h w -> b s 1 h w"),
+            support_mask=masks[:, :-1],
+            query=images[:, -1:],
+            query_mask=masks[:, -1],
         )
 
     def resident(self, device: torch.device) -> "EpisodeSource":

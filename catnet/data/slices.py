@@ -1,6 +1,7 @@
 """Slices of many cases by their place: read where they lie on disk, or held on a device.
 
-    take(name, places)    places (..., 2) of whole numbers: which case, which slice of it
+    take(name, places)             places (..., 2) of whole numbers: which case, which slice of it
+    masks(name, places, labels)    where the slices of an episode have its label
 
 Both ways give the same numbers. On disk nothing is read but the slices asked for; on a device all
 cases take their room once (four bytes a voxel, for images and labels each), and no step waits for
@@ -12,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Int64
 from numpy import ndarray
 from torch import Tensor
@@ -33,6 +35,11 @@ class Slices(Protocol):
     def take(self, name: str, places: Places) -> Tensor:
         """Slices (..., h, w) of an array of the cases: float32 images, int32 labels."""
 
+    def masks(
+        self, name: str, places: Int64[Tensor, "b n 2"], labels: Int64[Tensor, " b"]
+    ) -> Tensor:
+        """Where slices have the label of their episode: float32 (b, n, h, w) in {0, 1}."""
+
 
 class MappedSlices:
     """Slices of memory-mapped arrays, which stay open while there are not too many."""
@@ -45,13 +52,22 @@ class MappedSlices:
 
     def take(self, name: str, places: Places) -> Tensor:
         """Read the slices one after the other into one tensor."""
-        *leading, _ = places.shape
-        rows = [self.array(name, case)[row] for case, row in places.flatten(0, -2).tolist()]
         kind = np.float32 if name == "image" else np.int32
-        taken = np.empty((len(rows), *rows[0].shape), kind)
-        for row, pixels in enumerate(rows):
-            taken[row] = pixels
-        return torch.from_numpy(taken).unflatten(0, leading)
+        taken = np.empty((*places.shape[:-1], *self.size), kind)
+        slices = taken.reshape(-1, *self.size)
+        for pixels, (case, row) in zip(slices, places.flatten(0, -2).tolist(), strict=True):
+            pixels[:] = self.array(name, case)[row]
+        return torch.from_numpy(taken)
+
+    def masks(
+        self, name: str, places: Int64[Tensor, "b n 2"], labels: Int64[Tensor, " b"]
+    ) -> Tensor:
+        """Compare the slices where they lie."""
+        taken = np.empty((*places.shape[:-1], *self.size), np.float32)
+        for masks, rows, label in zip(taken, places.tolist(), labels.tolist(), strict=True):
+            for mask, (case, row) in zip(masks, rows, strict=True):
+                np.equal(self.array(name, case)[row], label, out=mask)
+        return torch.from_numpy(taken)
 
     def array(self, name: str, case: int) -> ndarray:
         """A case's array; raises `UserError` where it cannot be read."""
@@ -81,6 +97,13 @@ class ResidentSlices:
         """Gather the slices on the device; the host is not waited for."""
         case, row = places.to(self.device, non_blocking=True).unbind(dim=-1)
         return self.stacks[name][self.first[case] + row]
+
+    def masks(
+        self, name: str, places: Int64[Tensor, "b n 2"], labels: Int64[Tensor, " b"]
+    ) -> Tensor:
+        """Compare what is gathered."""
+        labels = labels.to(self.device, non_blocking=True)
+        return (self.take(name, places) == rearrange(labels, "b -> b 1 1 1")).float()
 
 
 def everywhere(depths: Int64[Tensor, " cases"]) -> Places:

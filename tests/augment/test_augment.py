@@ -77,8 +77,8 @@ def test_only_the_chosen_side_changes(shots):
         SUPPORT: {"support", "support_mask"},
         QUERY: {"query", "query_mask"},
     }
-    assert set(params.side.tolist()) == set(changed)
-    for index, side in enumerate(params.side.tolist()):
+    assert set(params.side) == set(changed)
+    for index, side in enumerate(params.side):
         here = slice(index, index + 1)
         assert differing(got[here], episode[here]) == changed[side]
 
@@ -113,8 +113,8 @@ def test_both_sides_are_changed_in_the_same_way():
     one = episode_of(shots=1)
     episode = Episode(one.support, one.support_mask, one.support[:, 0], one.support_mask[:, 0])
     params = draw_for(USUAL, count=6)
-    on_support = augment(episode, replace(params, side=torch.full((6,), SUPPORT)))
-    on_query = augment(episode, replace(params, side=torch.full((6,), QUERY)))
+    on_support = augment(episode, replace(params, side=(SUPPORT,) * 6))
+    on_query = augment(episode, replace(params, side=(QUERY,) * 6))
     assert torch.equal(on_support.support[:, 0], on_query.query)
     assert torch.equal(on_support.support_mask[:, 0], on_query.query_mask)
 

@@ -4,7 +4,7 @@ import torch
 from scipy import ndimage
 
 from catnet.augment.recipe import SUPPORT, Params, node_spacing
-from catnet.augment.spatial import displacement, smooth, warp
+from catnet.augment.spatial import smooth, warp
 
 AFFINE = ("rotation", "right", "down", "shear", "scale")
 STILL = {"rotation": 0.0, "right": 0.0, "down": 0.0, "shear": 0.0, "scale": 1.0, "alpha": 0.0}
@@ -12,20 +12,22 @@ STILL = {"rotation": 0.0, "right": 0.0, "down": 0.0, "shear": 0.0, "scale": 1.0,
 
 def params(*, height, width, sigma=3.0, spacing=1, seed=0, **changes):
     """One episode's draw that changes only what is named; noise at every pixel."""
-    value = {name: torch.tensor([number]) for name, number in (STILL | changes).items()}
+    value = STILL | changes
+    alpha = value.pop("alpha")
+    value = {name: torch.tensor([number]) for name, number in value.items()}
     nodes = (1, 2, -(-height // spacing), -(-width // spacing))
     noise = np.random.default_rng(seed).random(nodes, dtype=np.float32)
     return Params(
-        side=torch.tensor([SUPPORT]),
+        side=(SUPPORT,),
         gamma=torch.ones(1),
         rotation=value["rotation"],
         shift=torch.stack([value["right"], value["down"]], dim=1),
         shear=value["shear"],
         scale=value["scale"],
-        alpha=value["alpha"],
-        sigma=torch.tensor([sigma]),
-        spacing=torch.tensor([float(spacing)]),
         noise=torch.from_numpy(2 * noise - 1),
+        alpha=alpha,
+        sigma=sigma,
+        spacing=spacing,
     )
 
 
@@ -40,21 +42,15 @@ def center_of(image):
     return ndimage.center_of_mass(image[0, 0].numpy())
 
 
-def displaced(drawn):
-    """The displacement of a draw with noise at every pixel."""
-    height, width = drawn.noise.shape[-2:]
-    return displacement(drawn, height=height, width=width)
-
-
 def elastic(drawn):
     """The elastic part alone, over as many pixels as there are nodes: (b, 2, h, w)."""
     height, width = drawn.noise.shape[-2:]
-    return drawn.alpha[0] * smooth(drawn.noise, drawn, height=height, width=width)
+    return drawn.alpha * smooth(drawn.noise, drawn, height=height, width=width)
 
 
 def moved(image, **changes):
     drawn = params(height=image.shape[-2], width=image.shape[-1], **changes)
-    return warp(image, (image > 0.5).float(), by=displaced(drawn))
+    return warp(image, (image > 0.5).float(), by=drawn)
 
 
 @pytest.mark.parametrize(("right", "down"), [(3.0, 0.0), (0.0, -5.0), (-4.0, 2.0)])
@@ -62,7 +58,7 @@ def test_a_shift_by_whole_pixels_moves_right_and_down(right, down, generator):
     image = torch.rand(1, 2, 21, 34, generator=generator)
     mask = (image > 0.5).float()
     drawn = params(height=21, width=34, right=right, down=down)
-    got_image, got_mask = warp(image, mask, by=displaced(drawn))
+    got_image, got_mask = warp(image, mask, by=drawn)
     shifts = (int(down), int(right))
     kept = tuple(
         slice(max(step, 0), size + min(step, 0))
@@ -77,7 +73,7 @@ def test_a_shift_by_whole_pixels_moves_right_and_down(right, down, generator):
 def test_beyond_the_border_lies_the_minimum_of_each_slice_and_no_mask(generator):
     image = torch.rand(1, 2, 16, 16, generator=generator) + torch.tensor([-4.0, 7.0])[:, None, None]
     drawn = params(height=16, width=16, right=5.0)
-    got_image, got_mask = warp(image, torch.ones_like(image), by=displaced(drawn))
+    got_image, got_mask = warp(image, torch.ones_like(image), by=drawn)
     floor = image.amin(dim=(-2, -1))[..., None, None].expand(1, 2, 16, 5)
     torch.testing.assert_close(got_image[..., :5], floor)
     assert (got_mask[..., :5] == 0).all()
@@ -137,7 +133,7 @@ def test_the_warp_equals_its_equation_written_slowly(seed):
         mode="grid-constant",
         cval=image.min().item(),
     )
-    got, _ = warp(image[None, None], image[None, None], by=displaced(drawn))
+    got, _ = warp(image[None, None], image[None, None], by=drawn)
     np.testing.assert_allclose(got[0, 0].numpy(), expected, atol=1e-4)
 
 
@@ -202,9 +198,8 @@ def test_a_narrow_gaussian_keeps_noise_at_every_pixel(sigma):
 @pytest.mark.parametrize("size", [(64, 64), (96, 70)])
 def test_no_displacement_changes_no_bit(size, generator):
     image = torch.randn(1, 2, *size, generator=generator)
-    field = displaced(params(height=size[0], width=size[1]))
-    assert torch.equal(field, torch.zeros_like(field))
-    got_image, got_mask = warp(image, (image > 0).float(), by=field)
+    still = params(height=size[0], width=size[1])
+    got_image, got_mask = warp(image, (image > 0).float(), by=still)
     assert torch.equal(got_image, image)
     assert torch.equal(got_mask, (image > 0).float())
 
@@ -218,7 +213,7 @@ def test_image_and_mask_move_together(seed):
     low, high = [-5, -5, -5, -5, 0.9], [5, 5, 5, 5, 1.2]
     affine = dict(zip(AFFINE, rng.uniform(low, high).tolist(), strict=True))
     drawn = params(height=256, width=256, sigma=5.0, alpha=10.0, seed=seed, **affine)
-    got_image, got_mask = warp(image, image, by=displaced(drawn))
+    got_image, got_mask = warp(image, image, by=drawn)
     assert set(got_mask.unique().tolist()) == {0.0, 1.0}
     thresholded = (got_image > 0.5).float()
     dice = 2 * (thresholded * got_mask).sum() / (thresholded.sum() + got_mask.sum())
