@@ -59,7 +59,7 @@ class AugmentSettings(Strict):
 
 OWN = {  # settings that only one network has
     "catnet": (
-        *("position", "rounds", "attention", "attention_options"),
+        *("prior", "position", "rounds", "attention", "attention_options"),
         *("cross_attention", "cross_attention_options", "ffn", "mlp_ratio", "mask_on", "mask_how"),
         *("direction", "share_rounds", "share_streams", "keep_threshold", "score"),
     ),
@@ -78,6 +78,9 @@ class ModelSettings(Strict):
     encoder_weights: str = Field("none", description="none, a name the library knows, or a file")
     output_stride: Literal[8, 16] = Field(8, description="pixels of the slice per token")
     dim: int = Field(256, ge=8, le=8192, description="channels of the feature")
+    prior: Literal["trained", "fixed"] = Field(
+        "trained", description="whether the stage behind the prior learns, or stays as it is"
+    )
     position: Literal["none", "sine", "peg"] = Field("sine", description="positional encoding")
     rounds: int = Field(4, ge=0, le=8, description="CMAT rounds; 0 is MIFE and the head alone")
     attention: str = Field("masked", description="mechanism at the self place of CMAT")

@@ -79,9 +79,9 @@ def find_gradient(
     clip: float,
 ) -> tuple[Losses, Float[Tensor, ""]]:
     """The losses of a step and the norm that its gradient had before it was clipped."""
+    optimizer.zero_grad()  # first, so that the last gradient takes no room beside this pass
     with engine.autocast():
         losses = forward(episode)
-    optimizer.zero_grad()
     losses.total.backward()
     norm = nn.utils.clip_grad_norm_(forward.parameters(), clip or math.inf)
     return losses, norm
@@ -116,7 +116,7 @@ def build_objective(run: Run) -> Objective:
 
 def build_optimizer(objective: Objective, settings: TrainSettings) -> torch.optim.Optimizer:
     """SGD with momentum, or AdamW; the rate is set before every step."""
-    parameters = objective.parameters()
+    parameters = [weight for weight in objective.parameters() if weight.requires_grad]
     same = {"lr": settings.rate, "weight_decay": settings.weight_decay, "fused": True}
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, **same)

@@ -4,11 +4,13 @@ import signal
 from dataclasses import replace
 
 import pytest
-from trials import assert_same, finish, killed, run, start, wait_for_line
+from safetensors.torch import load
+from trials import assert_same, finish, killed, run, start, wait_for_line, weights_of
 
 from catnet.checkpoint import checkpoints
 from catnet.cli import main
 from catnet.errors import UserError
+from catnet.model.networks import initial_model
 
 
 def damage(path, how):
@@ -35,6 +37,18 @@ def test_resumed_equals_uninterrupted_bit_for_bit(stop, optimizer, tiny):
         [f"going on from step {saved}"] if saved else []
     )
     assert_same(straight, again)
+
+
+def test_a_stage_that_is_fixed_stays_as_it_was(tiny):
+    settings = ("model.prior=fixed", "train.optimizer=adamw")
+    straight = run(tiny("name=straight", *settings))
+    end = load(weights_of(straight))
+    network = initial_model(straight.run.model, seed=straight.run.seed)
+    fixed = {name for name, weight in network.named_parameters() if not weight.requires_grad}
+    same = {name for name, weight in network.named_parameters() if end[name].equal(weight)}
+    assert fixed
+    assert same == fixed
+    assert_same(straight, run(killed(tiny("name=again", *settings), stop=5)))
 
 
 def test_a_run_may_be_killed_again_and_again(tiny):

@@ -20,7 +20,7 @@ from catnet.data.store import Case
 from catnet.errors import UserError
 from catnet.journal import peak_resident
 
-TRAINING, EVALUATION, DEEP = "training", "evaluation", "deep"
+TRAINING, FIXED, EVALUATION, DEEP = "training", "fixed", "evaluation", "deep"
 PLAIN, LIBRARY = "plain", "library"
 STEPS = 3  # optimizer state comes with the first; a third holds what the second does
 MOST = 6  # slices of an organ after which the plain evaluation ends: it keeps nothing of them
@@ -46,8 +46,9 @@ def deepen(scene: Scene) -> None:
 
 def do(side: str, work: str, scene: Scene) -> None:
     """What is measured."""
-    if work == TRAINING:
-        trainer = (PlainSide if side == PLAIN else LibrarySide).of(scene)
+    if work in (TRAINING, FIXED):
+        settings = ["model.prior=fixed"] if work == FIXED else []
+        trainer = PlainSide.of(scene) if side == PLAIN else LibrarySide.of(scene, *settings)
         for step in range(STEPS):
             timed_episode(trainer, step)
         return

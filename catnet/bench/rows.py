@@ -11,6 +11,7 @@ import numpy as np
 from catnet.bench.memory import (
     DEEP,
     EVALUATION,
+    FIXED,
     LIBRARY,
     MOST,
     PLAIN,
@@ -30,6 +31,7 @@ from catnet.data.supervoxels import purity, supervoxels
 from catnet.model.measure import seconds
 
 FROZEN = "the encoder's batch norm by kept statistics; the plain side's by those of the batch"
+PRIOR = "the stage behind the prior is not trained, as in PFENet; the plain side trains it"
 OTHER = "another network than the plain side's, which is the default one: what the setting saves"
 
 
@@ -171,6 +173,7 @@ def memory(scene: Scene) -> list[Row]:
     cut = f"plain: ended after {MOST} slices an organ, of which it keeps nothing"
     works = {
         TRAINING: ("training, batch 1", ""),
+        FIXED: ("training, batch 1, fixed prior", PRIOR),
         EVALUATION: (f"evaluation, {scene.size.depth} slices", cut),
         DEEP: (f"evaluation, {depth} slices of {plane} x {plane}, one organ", cut),
     }
@@ -201,6 +204,7 @@ ROWS: dict[str, Callable[[Scene], list[Row]]] = {
     "frozen": training_with(
         "float32, batch 1, frozen batch norm", "train.batch_norm=frozen", note=FROZEN
     ),
+    "prior": training_with("float32, batch 1, fixed prior", "model.prior=fixed", note=PRIOR),
     "evaluation": evaluation,
     "supervoxels": cutting,
     "prepare": preparing,

@@ -33,6 +33,8 @@ class CATNet(Network):
     def __init__(self, settings: ModelSettings) -> None:
         check_places(settings)
         super().__init__(settings)
+        if settings.prior == "fixed":
+            self.encoder.fix_deep()
         self.mife = MIFE(dim=settings.dim)
         self.position = POSITION[settings.position](settings.dim)
         distinct = min(settings.rounds, 1) if settings.share_rounds else settings.rounds

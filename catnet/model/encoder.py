@@ -29,6 +29,8 @@ guard_torchvision()
 
 import segmentation_models_pytorch as smp  # noqa: E402  (needs the guard first)
 
+LOUDEST = 1e4  # a z-scored volume of n voxels stays below sqrt(n); more would end the statistics
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -73,6 +75,8 @@ class Encoder(nn.Module):
     for the middle of pixels `stride * i` to `stride * (i + 1)`, half a stride further on. So the
     slice is led in by half a stride, which puts a first token outside of it and every other one on
     the middle of its pixels. Without this every mask lies 4 (stride 8) or 8 pixels off.
+
+    Grey levels beyond `LOUDEST` count as that, so that no slice makes a running variance infinite.
     """
 
     def __init__(self, *, name: str, weights: str, output_stride: int, dim: int) -> None:
@@ -86,6 +90,7 @@ class Encoder(nn.Module):
             load_weights(self.backbone, Path(weights))
         *_, second, third, self.deep_channels = self.backbone.out_channels
         self.reduce = nn.Conv2d(second + third, dim, 1)
+        self.deep_is_fixed = False
 
     def freeze_statistics(self) -> None:
         """Normalize by the statistics that the backbone holds, and leave them as they are."""
@@ -93,13 +98,28 @@ class Encoder(nn.Module):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
 
+    def fix_deep(self) -> None:
+        """Leave the weights as they are that `deep` alone depends on; no gradient passes it."""
+        weights = list(self.parameters())
+        training = self.training
+        with torch.enable_grad():
+            feature = self.eval()(torch.zeros(1, 1, 64, 64)).feature
+            found = torch.autograd.grad(feature.sum(), weights, allow_unused=True)
+        self.train(training)
+        for weight, gradient in zip(weights, found, strict=True):
+            weight.requires_grad_(gradient is not None)
+        self.deep_is_fixed = True
+
     def forward(self, images: Images) -> Encoded:
         """Encode slices whose height and width are multiples of 32."""
         if images.shape[-2] % 32 or images.shape[-1] % 32:
             height, width = images.shape[-2:]
             raise UserError(f"slices are {height} x {width}; both must be multiples of 32")
         lead = self.output_stride // 2
-        *_, second, third, deep = self.backbone(F.pad(images, (lead, 0, lead, 0), mode="replicate"))
+        led_in = F.pad(images.clamp(-LOUDEST, LOUDEST), (lead, 0, lead, 0), mode="replicate")
+        *_, second, third, deep = self.backbone(led_in)
+        if self.deep_is_fixed:
+            deep = deep.detach()
         if second.shape[-2:] != third.shape[-2:]:  # an output stride of 16
             second = F.avg_pool2d(second, 3, stride=2, padding=1, count_include_pad=False)
         if not second.shape[-2:] == third.shape[-2:] == deep.shape[-2:]:

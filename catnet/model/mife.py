@@ -7,6 +7,9 @@ Feature Enrichment Network", Tian et al., TPAMI 2020, arXiv 2008.01449.
     prior = minmax(max over support foreground j of cos(deep_q(i), deep_s(j)))
     F0_s  = relu(conv1x1([F_s, p, M_s])),   F0_q = relu(conv1x1([F_q, p, prior]))
     M_0   = conv1x1(relu(conv3x3(F0_q)))
+
+PFENet's prior is not trained. Here the stage behind it is, as in all that public code of CAT-Net
+trains, unless `model.prior` is `fixed`: then it stays what its weights were at the start.
 """
 
 import torch

@@ -22,7 +22,7 @@ def written(tmp_path_factory):
 def test_every_row_has_all_its_samples(written):
     content = json.loads((written / "bench.json").read_text())
     rows = {row["name"]: row for row in content["rows"]}
-    assert len(rows) == len(content["rows"]) == 15
+    assert len(rows) == len(content["rows"]) == 16
     for row in rows.values():
         samples = row["samples"]
         assert len(samples["plain"]) == len(samples["library"]) >= 2

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.encoder import Encoded, Encoder
+from catnet.model.encoder import LOUDEST, Encoded, Encoder
 
 close = {"rtol": 1e-4, "atol": 1e-4}  # filters are summed, and kept, in float32
 
@@ -214,3 +214,33 @@ def test_a_token_looks_at_the_middle_of_its_pixels(stride):
         for axis in (0, 1):
             looked_at = (weight.sum(dim=1 - axis) * place).sum() / weight.sum()
             assert abs(looked_at - center) < 2.0
+
+
+def test_a_fixed_stage_leaves_every_other_gradient_as_it_is():
+    trained, fixed = (
+        Encoder(name="tu-resnet18", weights="none", output_stride=16, dim=8) for _ in range(2)
+    )
+    fixed.load_state_dict(trained.state_dict())
+    fixed.fix_deep()
+    assert fixed.training
+    images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    for encoder in (trained, fixed):
+        encoded = encoder(images)
+        assert encoded.deep.requires_grad == (encoder is trained)
+        encoded.feature.square().sum().backward()
+    pairs = dict(fixed.named_parameters())
+    left = {name for name, weight in pairs.items() if not weight.requires_grad}
+    assert left == {name for name in pairs if "layer4" in name}
+    for name, weight in trained.named_parameters():
+        assert (weight.grad is None) == (name in left)
+        if name not in left:
+            torch.testing.assert_close(pairs[name].grad, weight.grad, rtol=0, atol=0)
+
+
+def test_no_grey_level_makes_the_statistics_infinite():
+    encoder = Encoder(name="tu-resnet18", weights="none", output_stride=16, dim=8)
+    loud = torch.randn(2, 1, 64, 64) * 1e18
+    encoder(loud)
+    assert all(value.isfinite().all() for value in encoder.state_dict().values())
+    same = encoder.eval()(loud.clamp(-LOUDEST, LOUDEST))
+    torch.testing.assert_close(encoder(loud).deep, same.deep, rtol=0, atol=0)
