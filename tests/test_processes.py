@@ -64,8 +64,10 @@ def two_shares(folder):
 
 
 @pytest.mark.skipif(not distributed.is_available(), reason="this torch has no torch.distributed")
-def test_two_processes_average_their_gradients(tiny, tiny_home):
+@pytest.mark.parametrize("prior", ["trained", "fixed"])
+def test_two_processes_average_their_gradients(tiny, tiny_home, prior):
     settings = ("train.steps=1", "train.batch=4", "train.rate=0.1", "machine.devices=2")
+    settings += (f"model.prior={prior}",)
     folder = tiny(*settings)
     out, err = finish(start(tiny_home, *settings))
     assert (out, err) == (f"trained: {folder.path}\n", "")
