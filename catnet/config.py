@@ -79,7 +79,7 @@ class ModelSettings(Strict):
     output_stride: Literal[8, 16] = Field(8, description="pixels of the slice per token")
     dim: int = Field(256, ge=8, le=8192, description="channels of the feature")
     prior: Literal["trained", "fixed"] = Field(
-        "trained", description="whether the stage behind the prior learns, or stays as it is"
+        "trained", description="whether the stage behind the prior learns, or keeps its weights"
     )
     position: Literal["none", "sine", "peg"] = Field("sine", description="positional encoding")
     rounds: int = Field(4, ge=0, le=8, description="CMAT rounds; 0 is MIFE and the head alone")
@@ -200,7 +200,9 @@ class MachineSettings(Strict):
     cases: Literal["auto", "mapped", "resident"] = Field(
         "auto", description="training slices: on disk, or on the device; auto: a GPU with room"
     )
-    compile: bool = Field(False, description="compile the training step (torch.compile)")
+    compile: bool = Field(
+        False, description="torch.compile: needs a C++ compiler, and minutes before the first step"
+    )
     cpu_share: float = Field(1.0, gt=0, le=4096, description="CPUs of a run on a Ray cluster")
     gpu_share: float = Field(
         0.0, ge=0, le=64, description="GPUs of a run there; 0.5 for two on one"

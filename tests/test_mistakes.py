@@ -13,6 +13,7 @@ import torch
 from trials import complaint, end_of, raising
 
 from catnet.cli import main
+from catnet.commands.train import STOPPED
 
 MISTAKES = {
     "missing card": ("prepare nothing --raw {raw}", "card 'nothing' is not in .*there: tiny"),
@@ -206,7 +207,7 @@ def test_control_c_while_a_process_trains(tiny, tiny_home):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert err == "catnet: stopped; the same command goes on from here\n"
+    assert err == f"catnet: stopped; {STOPPED}\n"
 
 
 def test_the_home_of_nobody_is_said(monkeypatch, capsys):

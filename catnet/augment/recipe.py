@@ -50,13 +50,15 @@ class Recipe:
 
     def __post_init__(self) -> None:
         demand(0 <= self.probability <= 1, "probability lies between 0 and 1", self.probability)
-        demand(0 < self.gamma[0] <= self.gamma[1], "gamma is (low, high), above 0", self.gamma)
-        demand(0 < self.scale[0] <= self.scale[1], "scale is (low, high), above 0", self.scale)
+        for name in ("gamma", "scale"):
+            low, high = getattr(self, name)
+            rule = f"{name} is (low, high), between 0.01 and 100"
+            demand(0.01 <= low <= high <= 100, rule, (low, high))
         demand(0 <= self.rotation <= 180, "rotation lies between 0 and 180", self.rotation)
         demand(0 <= self.shear < 90, "shear lies between 0 and 90", self.shear)
         demand(self.shift >= 0, "shift is not negative", self.shift)
         demand(self.alpha >= 0, "alpha is not negative", self.alpha)
-        demand(self.sigma > 0, "sigma is above 0 (alpha 0 turns elastic off)", self.sigma)
+        demand(self.sigma >= 0.1, "sigma is at least 0.1 (alpha 0 turns elastic off)", self.sigma)
 
 
 def demand(holds: bool, rule: str, value: object) -> None:

@@ -29,6 +29,11 @@ from catnet.question import load_run
 from catnet.runs import SETTINGS, RunFolder, find_run_folder, write_settings
 from catnet.train import open_training, train
 
+STOPPED = (
+    "the same command goes on from the last checkpoint (machine.checkpoint_every), or from the "
+    "beginning where there is none yet"
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""

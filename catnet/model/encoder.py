@@ -76,7 +76,8 @@ class Encoder(nn.Module):
     slice is led in by half a stride, which puts a first token outside of it and every other one on
     the middle of its pixels. Without this every mask lies 4 (stride 8) or 8 pixels off.
 
-    Grey levels beyond `LOUDEST` count as that, so that no slice makes a running variance infinite.
+    Grey levels beyond `LOUDEST` count as that, so that no slice makes a running variance infinite;
+    what is no number stays none.
     """
 
     def __init__(self, *, name: str, weights: str, output_stride: int, dim: int) -> None:
@@ -116,7 +117,8 @@ class Encoder(nn.Module):
             height, width = images.shape[-2:]
             raise UserError(f"slices are {height} x {width}; both must be multiples of 32")
         lead = self.output_stride // 2
-        led_in = F.pad(images.clamp(-LOUDEST, LOUDEST), (lead, 0, lead, 0), mode="replicate")
+        bounded = images.clamp(-LOUDEST, LOUDEST) + 0 * images  # infinity gives NaN
+        led_in = F.pad(bounded, (lead, 0, lead, 0), mode="replicate")
         *_, second, third, deep = self.backbone(led_in)
         if self.deep_is_fixed:
             deep = deep.detach()

@@ -244,3 +244,11 @@ def test_no_grey_level_makes_the_statistics_infinite():
     assert all(value.isfinite().all() for value in encoder.state_dict().values())
     same = encoder.eval()(loud.clamp(-LOUDEST, LOUDEST))
     torch.testing.assert_close(encoder(loud).deep, same.deep, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_what_is_no_number_is_not_hidden(value):
+    encoder = Encoder(name="tu-resnet18", weights="none", output_stride=16, dim=8).eval()
+    images = torch.randn(1, 1, 64, 64)
+    images[..., 30, 30] = value
+    assert encoder(images).feature.isnan().any()
