@@ -6,6 +6,8 @@ batches by the statistics of its own share; those that are kept for evaluation a
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +45,20 @@ class Engine:
             ids = [self.device.index] if self.device.type == "cuda" else None
             module = DistributedDataParallel(module, device_ids=ids)
         return torch.compile(module) if self.compiled else module
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Raises `UserError` where the compiler of `machine.compile` fails."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not (self.compiled and isinstance(error, torch._dynamo.exc.TorchDynamoException)):
+                raise
+            why = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"machine.compile=true: torch.compile cannot compile the step ({why}); install a C++ "
+                "compiler such as g++, or leave machine.compile false"
+            ) from None
 
     def autocast(self) -> torch.autocast:
         """Mixed precision in bfloat16 where the run asks for it."""

@@ -80,7 +80,7 @@ def find_gradient(
 ) -> tuple[Losses, Float[Tensor, ""]]:
     """The losses of a step and the norm that its gradient had before it was clipped."""
     optimizer.zero_grad()  # first, so that the last gradient takes no room beside this pass
-    with engine.autocast():
+    with engine.autocast(), engine.compiling():
         losses = forward(episode)
     losses.total.backward()
     norm = nn.utils.clip_grad_norm_(forward.parameters(), clip or math.inf)

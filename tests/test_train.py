@@ -192,3 +192,18 @@ def test_episodes_are_augmented_as_the_run_says(tiny):
             for side in ("support", "query")
         ]
         assert sorted(kept) == [False, True]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_compiler_that_fails_is_one_sentence(compiled):
+    engine = Engine(CPU, 0, 1, mixed=False, compiled=compiled)
+    error, words = (
+        (UserError, "the step .no compiler.; install")
+        if compiled
+        else (
+            RuntimeError,
+            "no compiler\nto be found",
+        )
+    )
+    with pytest.raises(error, match=words), engine.compiling():
+        raise torch._dynamo.exc.TorchDynamoException("no compiler\nto be found")
