@@ -56,8 +56,8 @@ class Engine:
                 raise
             why = str(error).strip().partition("\n")[0]
             raise UserError(
-                f"machine.compile=true: torch.compile cannot compile the step ({why}); install a C++ "
-                "compiler such as g++, or leave machine.compile false"
+                f"machine.compile=true: torch.compile cannot compile the step ({why}); install a "
+                "C++ compiler such as g++, or leave machine.compile false"
             ) from None
 
     def autocast(self) -> torch.autocast:
