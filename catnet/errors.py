@@ -3,11 +3,29 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 
 class UserError(Exception):
     """A mistake that the user can correct; the command line prints it without a traceback."""
+
+
+@dataclass(eq=False)
+class WriteError(UserError):
+    """A full disk or a closed folder; `homes` are the variables that name another one."""
+
+    path: Path
+    error: OSError
+    homes: str = "CATNET_DATA, CATNET_RUNS"
+
+    def __str__(self) -> str:
+        full = self.error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None}  # numpy's: None
+        remedy = "free space on its disk, or " if full else ""
+        return (
+            f"{self.path}: cannot be written ({self.error.strerror or self.error}); {remedy}choose "
+            f"a folder that you may write to ({self.homes})"
+        )
 
 
 @contextmanager
@@ -16,10 +34,4 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = error.strerror or error
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None}  # None is numpy's
-        remedy = "free space on its disk, or " if full else ""
-        raise UserError(
-            f"{path}: cannot be written ({why}); {remedy}choose a folder that you may write to "
-            "(CATNET_DATA, CATNET_RUNS)"
-        ) from None
+        raise WriteError(path, error) from None

@@ -1,8 +1,12 @@
-"""Processes that must not outlive the one that started them."""
+"""How processes end: not later than the one that started them, and not without tidying up."""
 
 import os
+import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def follow(parent: int) -> None:
@@ -15,3 +19,13 @@ def end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(143)
+
+
+@contextmanager
+def tidy_when_told_to_end() -> Iterator[None]:
+    """Within, SIGTERM ends the process as Ctrl-C does: through every `finally`."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -18,8 +18,8 @@ from catnet.errors import UserError
 from catnet.loading import training_batch, whole_batch
 from catnet.model.loss import Losses, Objective
 from catnet.model.weights import first_difference
-from catnet.runs import RunFolder, open_run_folder
-from catnet.snapshot import Snapshot, load_snapshot
+from catnet.runs import SETTINGS, RunFolder, open_run_folder
+from catnet.snapshot import FOLDER, Snapshot, load_snapshot
 from catnet.train import (
     build_objective,
     build_optimizer,
@@ -52,7 +52,13 @@ def read_step(path: Path, *, report: Report) -> Snapshot:
     snapshot = load_snapshot(path)
     if snapshot.weights is not None:
         return snapshot
-    folder = open_run_folder(path.absolute().parents[1])
+    place = path.absolute().parent.parent
+    if not (place / SETTINGS).is_file():
+        raise UserError(
+            f"{path}: holds no weights, and does not lie in the folder {FOLDER} of its run, whose "
+            "training gives them; move it back there"
+        )
+    folder = open_run_folder(place)
     again, _ = draw_step(folder, snapshot.step, exact=True, report=report)
     return replace(snapshot, weights=again.weights)
 
@@ -90,13 +96,19 @@ def open_engine(run: Run) -> Engine:
     return Engine(device, 0, 1, mixed=run.train.precision == "bfloat16")
 
 
-def replay(snapshot: Snapshot) -> Replay:
-    """Compute a step once more, from its weights; raises `UserError` where these do not fit."""
+def replay(snapshot: Snapshot, *, source: Path) -> Replay:
+    """Compute a step once more, from its weights.
+
+    Raises `UserError`, which names the `source` of the step, where the weights do not fit its run.
+    """
     engine = open_engine(snapshot.run)
     objective = build_objective(snapshot.run)
     weights = snapshot.weights or {}
     if name := first_difference(objective.state_dict(), weights):
-        raise UserError(f"step {snapshot.step}: weights of another architecture ({name})")
+        raise UserError(
+            f"{source}: step {snapshot.step} has weights of another architecture ({name}); replay "
+            "it with the version of catnet that wrote it, or train the run again"
+        )
     objective.load_state_dict(weights)
     objective.to(engine.device)
     optimizer = build_optimizer(objective, snapshot.run.train)

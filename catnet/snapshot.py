@@ -4,10 +4,12 @@ No pickle: safetensors with `episode/FIELD` and `weights/NAME`, the settings of 
 text; so it can be recomputed wherever it is taken.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -17,8 +19,10 @@ from catnet.config import Run
 from catnet.episode import Episode
 from catnet.errors import UserError
 from catnet.files import write_bytes
+from catnet.strict import explain
 
 FOLDER = "replay"  # in the folder of a run
+SIDE = 32  # pixels that the sides of a slice are multiples of
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,68 @@ def load_snapshot(path: Path) -> Snapshot:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        episode = Episode(*(tensors.pop(f"episode/{field.name}") for field in fields(Episode)))
-        run = Run.model_validate_json(facts["run"])
-        step = int(facts["step"])
-    except (OSError, SafetensorError, KeyError, ValueError, ValidationError) as error:
+        episode = {field.name: tensors.pop(f"episode/{field.name}") for field in fields(Episode)}
+        settings, step = json.loads(facts["run"]), int(facts["step"])
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         why = str(error).partition("\n")[0]
         raise UserError(
             f"{path}: holds no step of a run ({why}); give the file that a run has ended with, or "
             "a run's folder and --step"
         ) from None
+    try:
+        run = Run.model_validate(settings)
+        check_step(step, run)
+        check_episode(episode)
+    except ValueError as error:
+        why = str(error)
+        if isinstance(error, ValidationError):
+            why = "run: " + explain(Run, error.errors()[0]).removeprefix(": ")
+        raise UserError(
+            f"{path}: is no snapshot of a step ({why}); train the run again to make another"
+        ) from None
     weights = {name.removeprefix("weights/"): value for name, value in tensors.items()}
-    return Snapshot(run, step, episode, weights or None)
+    return Snapshot(run, step, Episode(**episode), weights or None)
+
+
+def check_step(step: int, run: Run) -> None:
+    """Raise `ValueError` for a step that the run does not have."""
+    if not 1 <= step <= run.train.steps:
+        raise ValueError(f"its run has the steps 1 to {run.train.steps}, and no {step}")
+
+
+def check_episode(tensors: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` for what is no `Episode`; pixels that are no numbers belong to some."""
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            raise ValueError(f"{name} is {str(tensor.dtype).removeprefix('torch.')}, not float32")
+    check_shapes(tensors)
+    for name in ("support_mask", "query_mask"):
+        mask = tensors[name]
+        if not ((mask == 0) | (mask == 1)).all():
+            raise ValueError(f"{name} holds other values than 0 and 1")
+
+
+def check_shapes(tensors: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` for tensors that do not belong together, or hold no episode."""
+    support = tensors["support"]
+    if support.dim() != 5:
+        raise ValueError(f"support has {support.dim()} axes, not the 5 of b s 1 h w")
+    b, s, _, h, w = support.shape
+    shapes = {
+        "support": (b, s, 1, h, w),
+        "support_mask": (b, s, h, w),
+        "query": (b, 1, h, w),
+        "query_mask": (b, h, w),
+    }
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape:
+            raise ValueError(f"{name} is {times(tensors[name].shape)}, not {times(shape)}")
+    if 0 in support.shape:
+        raise ValueError(f"support is {times(support.shape)}, and so holds nothing")
+    if h % SIDE or w % SIDE:
+        raise ValueError(f"the slices are {times((h, w))}, and no multiples of {SIDE}")
+
+
+def times(shape: Sequence[int]) -> str:
+    """A shape as `2 x 64 x 64`."""
+    return " x ".join(map(str, shape)) or "one number"

@@ -1,20 +1,23 @@
 """A step that is no number ends the run, and can be looked at."""
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from trials import complaint, end_of, log_of, run
+from trials import complaint, end_of, log_of, run, silent
 
 from catnet.checkpoint import checkpoints
 from catnet.engine import Engine
+from catnet.episode import Episode
 from catnet.errors import UserError
 from catnet.guard import Guard
 from catnet.loading import training_batch
 from catnet.model.ops import enlarge
-from catnet.replay import replay
+from catnet.replay import read_step, replay
 from catnet.snapshot import Snapshot, load_snapshot, save_snapshot, snapshot_path
 from catnet.train import build_objective, open_training
 
@@ -124,7 +127,7 @@ def test_a_snapshot_is_read_as_it_was_written(snapshot, tmp_path):
     assert torch.equal(again.episode.support, snapshot.episode.support)
     assert torch.equal(again.episode.query_mask, snapshot.episode.query_mask)
     assert again.weights.keys() == snapshot.weights.keys()
-    assert replay(again).losses.total == replay(snapshot).losses.total
+    assert replay(again, source=path).losses.total == replay(snapshot, source=path).losses.total
     save_snapshot(path, replace(snapshot, weights=None))
     assert load_snapshot(path).weights is None
 
@@ -135,16 +138,17 @@ def changed(snapshot, name, value):
     return replace(snapshot, weights=weights)
 
 
-def test_the_first_wrong_number_is_named(snapshot):
-    assert replay(snapshot).culprit is None
+def test_the_first_wrong_number_is_named(snapshot, tmp_path):
+    replayed = partial(replay, source=tmp_path)
+    assert replayed(snapshot).culprit is None
     name = next(key for key in snapshot.weights if key.endswith("classify.2.bias"))
-    assert replay(changed(snapshot, name, float("nan"))).culprit == f"the weight {name}"
-    found = replay(changed(snapshot, name, 3e38))  # finite, and its cross entropy too large
+    assert replayed(changed(snapshot, name, float("nan"))).culprit == f"the weight {name}"
+    found = replayed(changed(snapshot, name, 3e38))  # finite, and its cross entropy too large
     assert found.culprit.startswith(("the output of", "the gradient of"))
     image = snapshot.episode.query.clone()
     image[0, 0, 0, 0] = float("inf")
     bad = replace(snapshot, episode=replace(snapshot.episode, query=image))
-    assert replay(bad).culprit == "the episode itself"
+    assert replayed(bad).culprit == "the episode itself"
 
 
 def test_a_gradient_that_is_no_number_ends_the_run(tiny, monkeypatch):
@@ -187,6 +191,92 @@ def test_a_snapshot_of_other_weights_is_refused(snapshot, tmp_path, capsys):
     path = tmp_path / "step.safetensors"
     weights = dict(list(snapshot.weights.items())[1:])
     save_snapshot(path, replace(snapshot, weights=weights))
-    assert "weights of another architecture" in complaint(["replay", path], capsys)
+    said = complaint(["replay", path], capsys)
+    assert said.startswith(f"{path}: step 1 has weights of another architecture (")
+    assert said.endswith(
+        "; replay it with the version of catnet that wrote it, or train the run again"
+    )
     save_file({"episode/support": snapshot.episode.support}, path)
     assert "holds no step of a run" in complaint(["replay", path], capsys)
+
+
+def damaged(snapshot, path, *, step="1", run=None, **changes):
+    """A snapshot whose tensors, in `changes` by their fields, and facts are no longer its own."""
+    tensors = {field.name: getattr(snapshot.episode, field.name) for field in fields(Episode)}
+    tensors = {name: changes.get(name, lambda x: x)(x) for name, x in tensors.items()}
+    weights = {f"weights/{name}": value for name, value in snapshot.weights.items()}
+    episode = {f"episode/{name}": value.contiguous() for name, value in tensors.items()}
+    facts = {"step": step, "run": run or snapshot.run.model_dump_json()}
+    save_file(weights | episode, path, metadata=facts)
+    return path
+
+
+def every(change):
+    return {field.name: change for field in fields(Episode)}
+
+
+def repainted(mask):
+    mask = mask.clone()
+    mask[0, 0] = 0.5
+    return mask
+
+
+DAMAGES = {
+    "smaller mask": (
+        {"support_mask": lambda x: x[..., ::2, ::2]},
+        "support_mask is 2 x 1 x 32 x 32, not 2 x 1 x 64 x 64",
+    ),
+    "support of rank 4": ({"support": lambda x: x[:, 0]}, "support has 4 axes, not the 5 of b s"),
+    "a query too few": ({"query": lambda x: x[:1]}, "query is 1 x 1 x 64 x 64, not 2 x 1 x 64"),
+    "flat answer": ({"query_mask": lambda x: x.sum()}, "query_mask is one number, not 2 x 64 x 64"),
+    "no episode": (every(lambda x: x[:0]), "support is 0 x 1 x 1 x 64 x 64, and so holds nothing"),
+    "no shot": (
+        {"support": lambda x: x[:, :0], "support_mask": lambda x: x[:, :0]},
+        "support is 2 x 0 x 1 x 64 x 64, and so holds nothing",
+    ),
+    "colors": (
+        {"support": lambda x: x.repeat(1, 1, 3, 1, 1), "query": lambda x: x.repeat(1, 3, 1, 1)},
+        "support is 2 x 1 x 3 x 64 x 64, not 2 x 1 x 1 x 64 x 64",
+    ),
+    "odd sides": (every(lambda x: x[..., :60, :50]), "the slices are 60 x 50, and no multiples"),
+    "int64": (every(torch.Tensor.long), "support is int64, not float32"),
+    "float16": ({"query": torch.Tensor.half}, "query is float16, not float32"),
+    "float64": (every(torch.Tensor.double), "support is float64, not float32"),
+    "bool mask": ({"query_mask": torch.Tensor.bool}, "query_mask is bool, not float32"),
+    "gray mask": ({"query_mask": repainted}, "query_mask holds other values than 0 and 1"),
+    "gray support": ({"support_mask": repainted}, "support_mask holds other values than 0 and 1"),
+    "step 0": ({"step": "0"}, "its run has the steps 1 to 6, and no 0"),
+    "step -5": ({"step": "-5"}, "its run has the steps 1 to 6, and no -5"),
+    "a step too far": ({"step": "7"}, "its run has the steps 1 to 6, and no 7"),
+    "many nines": ({"step": "9" * 30}, f"its run has the steps 1 to 6, and no {'9' * 30}"),
+    "run of another kind": ({"run": '{"trian": {}}'}, "run: trian is not a setting; did you mean"),
+    "no settings": ({"run": "[]"}, "run: input should be a valid dictionary"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_snapshot_that_is_none_is_refused(damage, snapshot, tmp_path, capsys):
+    changes, hint = DAMAGES[damage]
+    path = damaged(snapshot, tmp_path / "step.safetensors", **changes)
+    said = complaint(["replay", path], capsys)
+    assert said.startswith(f"{path}: is no snapshot of a step ({hint}")
+    assert said.endswith("); train the run again to make another")
+
+
+def test_pixels_that_are_no_numbers_are_what_a_snapshot_is_for(snapshot, tmp_path):
+    path = damaged(snapshot, tmp_path / "step.safetensors", query=lambda x: x * float("nan"))
+    assert replay(load_snapshot(path), source=path).culprit == "the episode itself"
+
+
+@pytest.mark.parametrize("name", ["step.safetensors", "deep/er/step.safetensors"])
+def test_without_weights_a_snapshot_lies_in_its_run(name, snapshot, tmp_path, capsys):
+    path = tmp_path / name
+    save_snapshot(path, replace(snapshot, weights=None))
+    said = complaint(["replay", path], capsys)
+    assert said.startswith(f"{path}: holds no weights, and does not lie in the folder replay of")
+
+
+def test_without_weights_a_snapshot_lies_not_at_the_root(snapshot, monkeypatch):
+    monkeypatch.setattr("catnet.replay.load_snapshot", lambda path: replace(snapshot, weights=None))
+    with pytest.raises(UserError, match="holds no weights"):
+        read_step(Path("/step.safetensors"), report=silent)

@@ -1,6 +1,6 @@
 """The curves by name: a function of a scene that gives one or several `Curve`s, a line each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from catnet.bench.fits import Curve
 from catnet.bench.growth_data import growing_store, growing_sweep, growing_volume
@@ -43,3 +43,9 @@ CURVES: dict[str, Callable[[Scene], list[Curve]]] = {
     "loaders": loading,
     "runs": growing_sweep,
 }
+SEVERAL = {"cases": ("opening", "drawing")}  # what a function calls its curves, if not as itself
+
+
+def curve_names(wanted: Iterable[str]) -> list[str]:
+    """The names of the curves that these functions give."""
+    return [name for one in wanted for name in SEVERAL.get(one, (one,))]

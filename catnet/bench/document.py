@@ -1,6 +1,6 @@
 """What a benchmark leaves behind: `bench.json` with every sample, `bench.md` for a reader."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,20 +37,20 @@ class Found:
     curves: list[Curve] = field(default_factory=list)
 
 
+def files_of(folder: Path, curves: Iterable[str]) -> tuple[Path, ...]:
+    """What `write_found` writes, by the names of the curves: data, text, and a picture a curve."""
+    names = ("bench.json", "bench.md", *(f"{name}.svg" for name in curves))
+    return tuple(folder / name for name in names)
+
+
 def write_found(folder: Path, found: Found) -> tuple[Path, ...]:
     """Write both files, and a picture a curve; where they are."""
-    data, text = folder / "bench.json", folder / "bench.md"
+    data, text, *pictures = files_of(folder, [curve.name for curve in found.curves])
     write_json(data, as_data(found))
-    pictures = [folder / picture_name(curve) for curve in found.curves]
     for path, curve in zip(pictures, found.curves, strict=True):
         write_text(path, svg(draw_curve(curve)))
     write_text(text, as_markdown(found))
     return data, text, *pictures
-
-
-def picture_name(curve: Curve) -> str:
-    """The file of a curve's picture."""
-    return f"{curve.name}.svg"
 
 
 def as_data(found: Found) -> dict[str, object]:
@@ -72,7 +72,7 @@ def as_markdown(found: Found) -> str:
     if found.speed:
         parts.append("\n".join(f"- {line}" for line in speed_lines(found.speed)))
     if found.curves:
-        pictures = [f"![{curve.name}]({picture_name(curve)})" for curve in found.curves]
+        pictures = [f"![{curve.name}]({curve.name}.svg)" for curve in found.curves]
         parts += ["# How cost grows", GROWTH, markdown_curves(found.curves), *pictures]
     return "\n\n".join(parts) + "\n"
 

@@ -1,6 +1,7 @@
 """What a benchmark runs on: a few synthetic cases in a folder that is gone afterwards.
 
-A scene sets CATNET_DATA, CATNET_RUNS and CATNET_CARDS, so nothing of the user's is touched.
+A scene sets CATNET_DATA, CATNET_RUNS and CATNET_CARDS, so nothing of the user's is touched. Its
+folder bears the number of its process: what one that was killed left, the next one removes.
 """
 
 import os
@@ -17,11 +18,13 @@ from catnet.data.card import Card, load_card
 from catnet.data.phantom import draw_phantom, write_nifti
 from catnet.data.prepare import prepare
 from catnet.data.pseudolabels import add_supervoxels
-from catnet.data.store import Case, open_cases
+from catnet.data.store import Case, clear_leftovers, open_cases
+from catnet.errors import WriteError, writing
 from catnet.question import load_run
 from catnet.runs import RunFolder, find_run_folder
 
 HOMES = ("CATNET_DATA", "CATNET_RUNS", "CATNET_CARDS")
+LEFTOVER = "catnet-bench"
 CASES, TESTED = 4, [0, 1]
 FIELD = 307.0  # mm, about what a phantom is wide
 
@@ -86,14 +89,18 @@ class Scene:
 
 @contextmanager
 def open_scene(size: Size, *, device: torch.device) -> Iterator[Scene]:
-    """Make a scene, and take it away in the end."""
+    """Make a scene, and take it away in the end; raises `UserError` where it has no room."""
     before = {name: os.environ.get(name) for name in HOMES}
-    with tempfile.TemporaryDirectory(prefix="catnet-bench-") as folder:
+    clear_leftovers(Path(tempfile.gettempdir()), begin=LEFTOVER)
+    with tempfile.TemporaryDirectory(prefix=f"{LEFTOVER}-", suffix=f"-{os.getpid()}") as folder:
         scene = Scene(size, Path(folder), device)
         try:
             os.environ.update({name: str(scene.home / name.lower()) for name in HOMES})
-            furnish(scene)
+            with writing(scene.home):
+                furnish(scene)
             yield scene
+        except WriteError as failed:  # the homes are the scene's, and not the user's to choose
+            raise WriteError(failed.path, failed.error, homes="TMPDIR") from None
         finally:
             for name, value in before.items():
                 if value is None:

@@ -20,14 +20,15 @@ import difflib
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from rich.console import Console
 
-from catnet.bench.curves import CURVES
-from catnet.bench.document import Found, write_found
+from catnet.bench.curves import CURVES, curve_names
+from catnet.bench.document import Found, files_of, write_found
 from catnet.bench.machine import describe_machine
 from catnet.bench.ranges import SCENES
 from catnet.bench.rows import ROWS
@@ -37,7 +38,9 @@ from catnet.bench.table import note_lines, speed_lines, terminal_curves, termina
 from catnet.commands.output import try_file
 from catnet.commands.progress import progress_bar
 from catnet.errors import UserError
+from catnet.processes import tidy_when_told_to_end
 
+STOPPED = "what was measured is lost, and the same command begins anew"
 SCREEN = 110  # columns
 SPEED = "operations"
 One = TypeVar("One")
@@ -75,22 +78,29 @@ def run(options: argparse.Namespace) -> None:
     check_names("--curves", options.curves or (), known=list(CURVES))
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU here; leave it out")
+    curves = [] if options.curves is None else [*chosen(CURVES, options.curves or CURVES)]
+    for path in files_of(options.folder, curve_names(curves)) if options.folder else ():
+        try_file(path)
+    with tidy_when_told_to_end():
+        found = measured(options, curves)
+    show(found)
     if options.folder:
-        try_file(options.folder / "bench.json")
+        print(*write_found(options.folder, found), sep="\n")
+
+
+def measured(options: argparse.Namespace, curves: Sequence[str]) -> Found:
+    """Everything that is asked for, each part on data of its own."""
     device = torch.device(options.device)
     size = QUICK if options.quick else FULL
     machine = describe_machine(device, ["catnet", *sys.argv[1:]])
     with open_scene(size, device=device) as scene:
         rows = measure_all(chosen(ROWS, options.rows), scene)
         speed = measure_speed(scene) if SPEED in options.rows else None
-    curves = []
-    if options.curves is not None:
-        with open_scene(SCENES[size.name], device=device) as scene:
-            curves = measure_all(chosen(CURVES, options.curves or CURVES), scene)
-    found = Found(machine, size.name, rows, speed, curves)
-    show(found)
-    if options.folder:
-        print(*write_found(options.folder, found), sep="\n")
+    found = Found(machine, size.name, rows, speed)
+    if not curves:
+        return found
+    with open_scene(SCENES[size.name], device=device) as scene:
+        return replace(found, curves=measure_all(chosen(CURVES, curves), scene))
 
 
 def check_names(option: str, names: Sequence[str], *, known: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
         snapshot, weights, picture = open_step(
             options, report=lambda done, total: bar.update(task, completed=done, total=total)
         )
-    found = replay(snapshot)
+    found = replay(snapshot, source=options.what)
     for line in describe(snapshot, found, weights=weights):
         print(line)
     drawn = BytesIO()

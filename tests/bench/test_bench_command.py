@@ -1,13 +1,21 @@
-"""The quick form of `catnet bench` as a whole: every row, both files."""
+"""The quick form of `catnet bench` as a whole: every row, both files, and how it ends early."""
 
+import errno
 import json
+import os
+import pickle
+import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
+from trials import complaint, end_of, raising
 
 from catnet.bench.memory import LIBRARY, TRAINING, peak_memory
 from catnet.bench.rows import ROWS
 from catnet.cli import main
+from catnet.errors import WriteError
 
 FAST = [name for name in ROWS if name != "memory"]
 
@@ -83,3 +91,84 @@ def test_mistakes_are_one_sentence(given, said, capsys):
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """`bare(work)`: bench on a scene without cases, with one row that does this; its words."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("catnet.bench.scene.furnish", lambda scene: None)
+
+    def given(work):
+        monkeypatch.setattr("catnet.commands.bench.ROWS", {"row": work})
+        return ["bench", "--quick", "--rows", "row"]
+
+    return given
+
+
+def test_told_to_end_it_takes_its_folder_away(bare, tmp_path, capsys):
+    def end(scene):
+        assert [scene.home] == [*tmp_path.iterdir()]
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    kept = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: kept.append(number))
+    try:
+        assert end_of(bare(end), capsys)[0] == 128 + signal.SIGTERM
+        assert not [*tmp_path.iterdir()]
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert kept == [signal.SIGTERM]  # whoever had it has it again
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_stopped_it_does_not_promise_to_go_on(bare, tmp_path, capsys):
+    status, _, err = end_of(bare(raising(KeyboardInterrupt)), capsys)
+    assert status == 130
+    assert err.endswith("stopped; what was measured is lost, and the same command begins anew\n")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_a_killed_one_left_is_removed(bare, tmp_path, capsys):
+    kept = [f"catnet-bench-abc-{os.getppid()}", "catnet-bench-notes", "other-999999999"]
+    for name in ["catnet-bench-abc-999999999", *kept]:
+        (tmp_path / name / "raw").mkdir(parents=True)
+    homes = []
+
+    def look(scene):
+        homes.append(scene.home.name)
+        return []
+
+    assert end_of(bare(look), capsys)[0] == 0
+    assert homes[0].startswith("catnet-bench-")
+    assert homes[0].endswith(f"-{os.getpid()}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+@pytest.mark.parametrize("name", ["bench.json", "bench.md", "opening.svg", "drawing.svg"])
+def test_a_place_that_is_taken_is_told_before_anything_is_measured(name, bare, tmp_path, capsys):
+    words = bare(raising(AssertionError))
+    (tmp_path / "out" / name).mkdir(parents=True)
+    said = complaint([*words, "--curves", "cases", "-o", tmp_path / "out"], capsys)
+    assert said == f"{tmp_path / 'out' / name} is a folder; give the name of a file"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("error", [FULL, WriteError(Path("x"), FULL)])
+def test_a_full_disk_for_its_own_data_is_told_as_such(error, bare, monkeypatch, capsys):
+    words = bare(raising(AssertionError))
+    monkeypatch.setattr("catnet.bench.scene.furnish", raising(error))
+    said = complaint(words, capsys)
+    assert said.endswith(
+        ": cannot be written (No space left on device); free space on its disk, or choose a folder "
+        "that you may write to (TMPDIR)"
+    )
+
+
+def test_a_full_disk_is_told_by_another_process():
+    error = WriteError(Path("x"), FULL, homes="TMPDIR")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert "TMPDIR" in str(error)
