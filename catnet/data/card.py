@@ -3,7 +3,7 @@
 A new data set is a new card and no code. `datasets/README.md` explains every key.
 """
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -67,10 +67,13 @@ class Fetch(Strict):
     @field_validator("folder")
     @classmethod
     def within(cls, folder: str) -> str:
-        """A folder is named from the root of the archive, and lies in it."""
-        if folder.startswith("/") or ".." in folder.split("/"):
+        """A folder is named from the root of the archive, lies in it, and has one spelling."""
+        if not folder.isprintable() or "\\" in folder:
+            raise ValueError("folder has letters that cannot be read, or a backslash; use a slash")
+        path = PurePosixPath(folder)
+        if path.is_absolute() or ".." in path.parts:
             raise ValueError("folder is a path within the archive, such as Train_Sets/MR")
-        return folder
+        return "" if path == PurePosixPath() else str(path)
 
 
 class Card(Strict):

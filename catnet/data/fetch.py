@@ -1,22 +1,21 @@
 """The raw files of a card, where its license lets one download them without an account.
 
-pooch compares the checksum and moves the archive into place; the transfer is ours, so that one that
-broke off goes on where it stopped (HTTP range requests, RFC 9110, 14).
+A transfer that broke off goes on where it stopped (HTTP range requests, RFC 9110, 14). Whenever the
+process ends, the same command finishes: what has come stays until its checksum was compared, and
+the archive until its files are in place.
 """
 
 import os
-import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pooch
 import requests
 
 from catnet.data.card import Card, digest
-from catnet.data.store import clear_leftovers
-from catnet.data.unpack import LEFTOVER, unpack
+from catnet.data.place import clear, finish, has_begun, is_done, move, temporary_of
+from catnet.data.room import check_room
+from catnet.data.unpack import unpack
 from catnet.errors import UserError, writing
 
 ATTEMPTS = 5  # one after the other without getting further than ever before
@@ -42,44 +41,52 @@ def fetch(card: Card, raw: Path, *, watch: Watch = ignore) -> bool:
             f"card {card.name} has no fetch: its data need an account, or their checksum is not "
             f"known; get them at {card.source}"
         )
-    done = raw / f".fetched-{digest([card.fetch.checksum, card.fetch.folder])[:16]}"
-    if done.is_file():
-        return False
+    mark = digest([card.fetch.checksum, card.fetch.folder])[:16]
+    done, temporary = raw / f".fetched-{mark}", temporary_of(raw, mark=mark)
+    archive = raw / f".fetch-{card.fetch.checksum.partition(':')[2][:16]}"
     with writing(raw):
         raw.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(raw, begin=LEFTOVER)
-    archive = download(card.fetch.url, checksum=card.fetch.checksum, folder=raw, watch=watch)
-    unpack(archive, raw, only=card.fetch.folder)
+        fresh = not is_done(done)
+        clear(raw)
+    if fresh and not has_begun(temporary):
+        download(card.fetch.url, archive, checksum=card.fetch.checksum, watch=watch)
+        unpack(archive, temporary, only=card.fetch.folder)
     with writing(raw):
-        archive.unlink()
-        done.write_text(f"{card.fetch.url}\n", encoding="utf-8")
-    return True
+        if fresh:
+            move(temporary)
+            finish(temporary, done)
+        archive.unlink(missing_ok=True)
+    return fresh
 
 
-def download(url: str, *, checksum: str, folder: Path, watch: Watch) -> Path:
-    """The archive at `url`, whole and checked, in `folder`."""
-    name = f".{Path(unquote(urlsplit(url).path)).name or 'archive'}"
-    pooch.get_logger().setLevel("ERROR")
-    try:
-        with writing(folder):
-            downloader = partial(continue_download, watch=watch)
-            found = pooch.retrieve(url, checksum, fname=name, path=folder, downloader=downloader)
-    except ValueError:  # pooch's word for another checksum; it has removed the file
-        raise UserError(
-            f"{url}: its checksum is not the card's, so it was changed or damaged, and thrown "
-            "away; try again, or get it by hand"
-        ) from None
-    return Path(found)
+def download(url: str, archive: Path, *, checksum: str, watch: Watch) -> None:
+    """Make `archive` the one at `url`, whole and checked."""
+    part = archive.with_name(f"{archive.name}.part")
+    with writing(archive.parent):
+        if archive.is_file() and agrees(archive, checksum):
+            return
+        continue_download(url, part, watch=watch)
+        if not agrees(part, checksum):
+            part.unlink()
+            raise UserError(
+                f"{url}: its checksum is not the card's, so it was changed or damaged, and thrown "
+                "away; try again, or get it by hand"
+            )
+        os.replace(part, archive)
 
 
-def continue_download(url: str, output_file: str, _: object, *, watch: Watch) -> None:
-    """Write `url` to `output_file`, from where an earlier attempt ended."""
-    part = Path(output_file).parent / f".{Path(urlsplit(url).path).name or 'archive'}.part"
+def agrees(path: Path, checksum: str) -> bool:
+    """Whether a file has this checksum, such as `sha256:0123...`."""
+    algorithm, _, known = checksum.partition(":")
+    return pooch.file_hash(path, alg=algorithm) == known
+
+
+def continue_download(url: str, part: Path, *, watch: Watch) -> None:
+    """Write `url` to `part`, from where an earlier attempt ended."""
     failures, furthest, why = 0, part.stat().st_size if part.exists() else 0, ""
     while failures < ATTEMPTS:
         try:
             if transfer(url, part, watch=watch):
-                os.replace(part, output_file)
                 return
         except requests.HTTPError as error:
             status = error.response.status_code
@@ -121,7 +128,9 @@ def transfer(url: str, part: Path, *, watch: Watch) -> bool:
     wanted = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={held}-"} if held else {})
     with requests.get(url, headers=wanted, stream=True, timeout=PATIENCE) as answer:
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
-            part.unlink()  # it is longer than the file, so it is of another one
+            if answer.headers.get("Content-Range") == f"bytes */{held}":
+                return True
+            part.unlink(missing_ok=True)  # it is longer than the file, so it is of another one
             return False
         answer.raise_for_status()
         goes_on = answer.status_code == requests.codes.partial_content
@@ -133,13 +142,3 @@ def transfer(url: str, part: Path, *, watch: Watch) -> bool:
                 file.write(block)
                 watch(file.tell(), total)
     return part.stat().st_size >= total
-
-
-def check_room(folder: Path, size: int) -> None:
-    """Raise `UserError` where `size` more bytes do not fit the disk."""
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise UserError(
-            f"{folder}: {size / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; free "
-            "space on its disk, or choose another folder"
-        )

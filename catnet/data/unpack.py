@@ -1,7 +1,7 @@
 """Zip and tar archives unpacked so that no member leaves its folder.
 
 Only plain files and folders with relative names come out, no more bytes than an honest archive of
-that size holds, and all of them or none: they are unpacked beside, then moved into place.
+that size holds, and all of them or none.
 """
 
 import lzma
@@ -16,11 +16,13 @@ from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from catnet.data.room import check_room
 from catnet.errors import UserError, writing
+from catnet.files import HOLDER, LOCK
 
+OURS = {LOCK, HOLDER}  # in the folder while the files move there
 MOST_MEMBERS = 2_000_000
 MOST_PACKED = 300  # bytes out of one; label maps reach about 200
-LEFTOVER = ".catnet-unpack"
 SMALL = 1 << 30  # bytes that any archive may hold
 BLOCK = 1 << 20
 MOST_REMARKS = 1 << 20  # bytes of what a tar says of one member
@@ -42,21 +44,18 @@ class Member(NamedTuple):
 
 
 def unpack(archive: Path, folder: Path, *, only: str = "") -> None:
-    """Unpack into `folder`, whose other contents stay; `only` what a folder of the archive holds.
+    """Unpack into a new `folder`; `only` what a folder of the archive holds.
 
-    Raises `UserError` for an archive that is none or damaged, a member that is a link or would lie
-    elsewhere, one that unfolds beyond reason, and for names that `folder` has already.
+    `folder` is gone again unless all came out. Raises `UserError` for an archive that is none or
+    damaged, a member that is a link or would lie elsewhere, and one that unfolds beyond reason.
     """
-    temporary = folder / f"{LEFTOVER}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    with writing(folder):
+        folder.mkdir(parents=True)
     try:
-        with writing(folder):
-            temporary.mkdir(parents=True)
-        extract(archive, temporary, only=PurePosixPath(only))
-        with writing(folder):
-            move(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        extract(archive, folder, only=PurePosixPath(only))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def extract(archive: Path, folder: Path, *, only: PurePosixPath) -> None:
@@ -141,7 +140,8 @@ def checked(archive: Path, members: Iterator[Member]) -> Iterator[Member]:
     total, most, seen = 0, max(SMALL, MOST_PACKED * archive.stat().st_size), set()
     for count, member in enumerate(members, start=1):
         parts = PurePosixPath(member.name.replace("\\", "/"))
-        check_name(archive, member.name)
+        if member.size >= 0 or parts.parts:  # else it is the root itself
+            check_name(archive, member.name)
         outside = parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[:1]
         if outside or member.name[1:2] == ":":
             raise UserError(
@@ -167,12 +167,12 @@ def checked(archive: Path, members: Iterator[Member]) -> Iterator[Member]:
 
 
 def below(archive: Path, members: list[Member], only: PurePosixPath) -> list[Member]:
-    """The members that lie in the folder `only`, named from there."""
+    """The members that lie in the folder `only`, named from there; not those named like ours."""
     named = [(PurePosixPath(member.name.replace("\\", "/")), member) for member in members]
     kept = [
         member._replace(name=str(path.relative_to(only)))
         for path, member in named
-        if only in path.parents
+        if only in path.parents and path.relative_to(only).parts[0] not in OURS
     ]
     if not kept:
         raise UserError(f"{archive}: has no folder {only}; check the card's fetch.folder")
@@ -195,13 +195,7 @@ def write_members(
     members: list[Member], folder: Path, *, opener: Callable[..., BufferedIOBase]
 ) -> None:
     """Write every file, no further than its announced size."""
-    free = shutil.disk_usage(folder).free
-    needed = sum(member.size for member in members)
-    if needed > free:
-        raise UserError(
-            f"{folder.parent}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; "
-            "free space on its disk, or choose another folder"
-        )
+    check_room(folder.parent, sum(member.size for member in members))
     for member in members:
         path = folder / member.name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,14 +212,3 @@ def copy(source: BufferedIOBase, target: BufferedIOBase, *, size: int) -> None:
         target.write(block)
     if size:
         raise ValueError("a member is shorter than it says")
-
-
-def move(temporary: Path, folder: Path) -> None:
-    """Move what was unpacked into its place; raises `UserError` where something stands there."""
-    for path in temporary.iterdir():
-        if (folder / path.name).exists():
-            raise UserError(
-                f"{folder / path.name}: is there already; move it away, or choose another folder"
-            )
-    for path in sorted(temporary.iterdir()):
-        os.replace(path, folder / path.name)

@@ -2,15 +2,21 @@
 
 import hashlib
 import io
+import os
+import shutil
 import threading
 import zipfile
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from catnet.cli import main
 from catnet.data import fetch as module
+from catnet.data import room
 from catnet.data.fetch import BLOCK, fetch
 from catnet.errors import UserError
 
@@ -29,7 +35,10 @@ class Handler(BaseHTTPRequestHandler):
         if server.ranges and "Range" in self.headers:
             start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
             if start >= len(content):
-                self.send_error(416)
+                self.send_response(416)
+                if server.tells:
+                    self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.end_headers()
                 return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
@@ -58,7 +67,7 @@ CONTENT = packed(**{"scans/image 1.nii.gz": NOISE, "scans/sub/größe.txt": b"te
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.breaks, server.asked = CONTENT, [], []
-    server.ranges, server.status = True, 0
+    server.ranges, server.status, server.tells = True, 0, True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -70,6 +79,10 @@ def card(make_card, server):
     url = f"http://127.0.0.1:{server.server_port}/raw%20data.zip"
     checksum = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
     return make_card(fetch={"url": url, "checksum": checksum})
+
+
+def part_of(card, folder):
+    return folder / f".fetch-{card.fetch.checksum.partition(':')[2][:16]}.part"
 
 
 def held(folder):
@@ -118,7 +131,7 @@ def test_a_server_that_cannot_go_on_begins_again(card, server, tmp_path):
 
 
 def test_a_longer_remainder_of_another_file_is_thrown_away(card, server, tmp_path):
-    (tmp_path / ".raw%20data.zip.part").write_bytes(b"x" * (len(CONTENT) + 5))
+    part_of(card, tmp_path).write_bytes(b"x" * (len(CONTENT) + 5))
     assert fetch(card, tmp_path)
     assert whole(tmp_path)
 
@@ -151,8 +164,8 @@ def test_no_server_is_said(make_card, tmp_path, server):
 
 def test_a_full_disk_is_said_before_the_transfer(card, tmp_path, monkeypatch):
     full = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: full)
-    with pytest.raises(UserError, match=r"GB are needed and 0.0 GB are free"):
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: full)
+    with pytest.raises(UserError, match=r"3.1 MB are needed and 0.0 MB are free"):
         fetch(card, tmp_path)
     assert held(tmp_path) == set()
 
@@ -247,7 +260,6 @@ def test_one_folder_of_the_archive_is_what_raw_means(card, tmp_path, make_card):
     assert "größe.txt" in held(tmp_path)
     assert len(held(tmp_path)) == 2  # and the mark
     assert not fetch(mine, tmp_path)
-    (tmp_path / "größe.txt").unlink()
     wrong = make_card(fetch=card.fetch.model_dump() | {"folder": "scans/su"})
     with pytest.raises(UserError, match=r"has no folder scans/su; check the card's fetch\.folder"):
         fetch(wrong, tmp_path)
@@ -266,3 +278,117 @@ def test_a_watch_is_told_of_all_bytes(card, server, tmp_path):
     assert told[-1] == (len(CONTENT), len(CONTENT))
     assert {total for _, total in told} == {len(CONTENT)}
     assert [held for held, _ in told] == sorted({held for held, _ in told})
+
+
+class Killed(BaseException):
+    """The end of a process, at a place that a test chose."""
+
+
+@contextmanager
+def killed_at(step):
+    """End at the step-th time that a file is moved or removed; odd steps end after it."""
+    left = [step]
+
+    def ending(work):
+        def run(*args, **options):
+            left[0] -= 2
+            if left[0] == -2:
+                raise Killed
+            result = work(*args, **options)
+            if left[0] == -1:
+                raise Killed
+            return result
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name in [(os, "replace"), (shutil, "rmtree"), (type(Path()), "unlink")]:
+            patch.setattr(place, name, ending(getattr(place, name)))
+        yield
+
+
+def test_whenever_it_is_killed_the_same_command_finishes(make_card, server, tmp_path):
+    server.content = packed(**{"a/1": b"1", "b": b"2", "c/d/3": b"3"})
+    checksum = f"sha256:{hashlib.sha256(server.content).hexdigest()}"
+    url = f"http://127.0.0.1:{server.server_port}/raw.zip"
+    card, kills = make_card(fetch={"url": url, "checksum": checksum}), 0
+    for step in range(60):
+        raw, server.asked = tmp_path / str(step), []
+        try:
+            with killed_at(step):
+                fetch(card, raw)
+        except Killed:
+            kills += 1
+            fetch(card, raw)
+        assert held(raw) >= {"a/1", "b", "c/d/3"}
+        assert {path.name[:9] for path in raw.iterdir()} - {"a", "b", "c"} == {".fetched-"}, step
+        assert server.asked[1:] in ([], [f"bytes={len(server.content)}-"])
+        assert not fetch(card, raw)
+    assert 12 <= kills < 60
+
+
+def test_what_was_taken_away_of_a_move_that_was_cut_off_is_unpacked_again(card, tmp_path):
+    with pytest.raises(Killed), killed_at(7):  # archive, journal and its temporary, scans
+        fetch(card, tmp_path)
+    shutil.rmtree(tmp_path / "scans")
+    assert fetch(card, tmp_path)
+    assert whole(tmp_path)
+
+
+def test_a_checksum_that_is_interrupted_costs_no_download(card, server, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module.pooch, "file_hash", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fetch(card, tmp_path)
+    assert held(tmp_path) == {part_of(card, tmp_path).name}
+    assert fetch(card, tmp_path)
+    assert server.asked == [None, f"bytes={len(CONTENT)}-"]
+    assert whole(tmp_path)
+
+
+def test_a_server_that_does_not_tell_the_size_sends_again(card, server, tmp_path):
+    server.tells = False
+    part_of(card, tmp_path).write_bytes(CONTENT)
+    assert fetch(card, tmp_path)
+    assert server.asked == [f"bytes={len(CONTENT)}-", None]
+
+
+def test_scans_that_were_taken_away_are_fetched_again(card, tmp_path):
+    fetch(card, tmp_path)
+    shutil.rmtree(tmp_path / "scans")
+    (tmp_path / "mine.txt").write_text("mine")
+    assert fetch(card, tmp_path)
+    assert held(tmp_path) >= WHOLE
+
+
+def test_what_is_there_is_not_overwritten(card, tmp_path):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "mine.txt").write_text("mine")
+    for _ in range(2):
+        with pytest.raises(UserError, match="scans: is there already; move it away"):
+            fetch(card, tmp_path)
+        assert not [path for path in tmp_path.glob(".*") if path.is_dir()]
+    assert {name for name in held(tmp_path) if name[0] != "."} == {"scans/mine.txt"}
+    os.rename(tmp_path / "scans", tmp_path / "mine")
+    assert fetch(card, tmp_path)
+    assert held(tmp_path) >= WHOLE
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".zip", "a%00b.zip", "", "%2e%2e"])
+def test_any_name_of_an_url_will_do(make_card, card, server, tmp_path, name):
+    url = f"http://127.0.0.1:{server.server_port}/{name}"
+    assert fetch(make_card(fetch=card.fetch.model_dump() | {"url": url}), tmp_path)
+    assert whole(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["scans/sub", "scans/sub/", "./scans//sub", "scans/./sub"])
+def test_a_folder_has_one_spelling(make_card, card, folder):
+    mine = make_card(fetch=card.fetch.model_dump() | {"folder": folder})
+    assert mine.fetch.folder == "scans/sub"
+    assert make_card(fetch=card.fetch.model_dump() | {"folder": "./"}).fetch.folder == ""
+
+
+@pytest.mark.parametrize("folder", ["a\nb", "a\\b", "a\x00b"])
+def test_a_folder_can_be_read(make_card, card, folder):
+    with pytest.raises(ValueError, match="letters that cannot be read, or a backslash"):
+        make_card(fetch=card.fetch.model_dump() | {"folder": folder})
