@@ -58,8 +58,12 @@ class Curve:
 
     @property
     def verdict(self) -> str:
-        """Whether it grows as it may."""
-        return "as it may" if self.fit.low <= self.most + SLACK else f"WORSE than {self.most:g}"
+        """Whether it may grow no faster than it is allowed to."""
+        return (
+            f"within {self.most:g}"
+            if self.fit.low <= self.most + SLACK
+            else f"WORSE than {self.most:g}"
+        )
 
     def summary(self) -> dict[str, object]:
         """As numbers for a file."""

@@ -6,9 +6,10 @@ products, every slice and organ of a volume by a call of its own. Every row is p
 plain, library, ...: medians, and the smallest and largest ratio of a pair.
 
 It makes its own data, synthetic abdomens in a temporary folder, and leaves yours alone. The whole
-takes about ten minutes on two cores that have nothing else to do; --quick is a small form of it
-that shows whether everything runs, and says nothing about speed. --curves adds how cost grows with
-cases, slices, shots, rounds, pixels, batch and runs, and takes some minutes more.
+takes about half an hour on two cores that have nothing else to do, the most of it for evaluation;
+--quick is a small form of it that shows whether everything runs, and says nothing about speed.
+--curves adds how cost grows with cases, slices, shots, rounds, pixels, batch, loader processes and
+runs, and takes some minutes more.
 
 example:
   catnet bench --curves -o bench
@@ -52,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", dest="folder", type=Path, metavar="DIR", help="write bench.json and bench.md there"
     )
-    parser.add_argument("--quick", action="store_true", help="small data, a small network, seconds")
+    parser.add_argument(
+        "--quick", action="store_true", help="small data, a small network, a minute or two"
+    )
     parser.add_argument(
         "--rows",
         nargs="*",
@@ -79,6 +82,8 @@ def run(options: argparse.Namespace) -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU here; leave it out")
     curves = [] if options.curves is None else [*chosen(CURVES, options.curves or CURVES)]
+    if not options.rows and not curves:
+        raise UserError("--rows without a name measures nothing; name some, or give --curves")
     for path in files_of(options.folder, curve_names(curves)) if options.folder else ():
         try_file(path)
     with tidy_when_told_to_end():

@@ -38,8 +38,8 @@ def fetch(card: Card, raw: Path, *, watch: Watch = ignore) -> bool:
     """
     if card.fetch is None:
         raise UserError(
-            f"card {card.name} has no fetch: its data need an account, or their checksum is not "
-            f"known; get them at {card.source}"
+            f"card {card.name} has no fetch; get its data by hand ({card.source}), in the form "
+            "that datasets/README.md says, or use a card that has one, such as chaos_mr_raw"
         )
     mark = digest([card.fetch.checksum, card.fetch.folder])[:16]
     done, temporary = raw / f".fetched-{mark}", temporary_of(raw, mark=mark)

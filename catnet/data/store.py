@@ -214,9 +214,9 @@ def write_folder(folder: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> 
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed left in a folder: `.CASE-PID`."""
-    for path in folder.glob(".*-*"):
+def clear_leftovers(folder: Path, *, begin: str = ".") -> None:
+    """Remove what processes that were killed left in a folder: `.CASE-PID`, or `BEGIN...-PID`."""
+    for path in folder.glob(f"{begin}*-*"):
         pid = path.name.rpartition("-")[2]
         if path.is_dir() and pid.isdecimal() and not is_alive(int(pid)):
             shutil.rmtree(path, ignore_errors=True)

@@ -171,7 +171,7 @@ def test_a_full_disk_is_said_before_the_transfer(card, tmp_path, monkeypatch):
 
 
 def test_a_card_without_fetch_says_where_the_data_are(make_card, tmp_path):
-    with pytest.raises(UserError, match=r"has no fetch: .* get them at made by a test"):
+    with pytest.raises(UserError, match=r"has no fetch; .* by hand \(made by a test\)"):
         fetch(make_card(), tmp_path)
 
 
