@@ -112,7 +112,7 @@ def read_headers(folder: Path) -> list[Slice]:
 def is_image(header: Dataset) -> bool:
     """Whether a file calls itself an image, or nothing at all."""
     kind = header.file_meta.get("MediaStorageSOPClassUID")
-    return not kind or "Image Storage" in UID(kind).name
+    return not kind or "Image Storage" in UID(str(kind)).name
 
 
 def check_strange(found: list[Slice], strange: list[Path]) -> None:
@@ -140,6 +140,7 @@ def read_header(path: Path) -> Dataset | None:
             int(header.get(name) or 1)  # pydicom looks at a value when it is asked for
         for name in (*WORDS, *PLACES):
             header.get(name)
+        list(header.file_meta)
         return header
     except InvalidDicomError:
         if path.suffix.lower() not in {".dcm", ".ima"}:

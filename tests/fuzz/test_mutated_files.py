@@ -7,7 +7,7 @@ from datetime import timedelta
 import nibabel as nib
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from targets import CARD, QUESTION, TARGETS, attempt, dicom_seed, nifti_seed, read_one_slice
 
@@ -99,6 +99,8 @@ def test_any_value_of_any_key(name, tmp_path, data):
 
 @many
 @given(changes=edits)
+@example(changes=[("zeros", 0.15625, 2)])  # a kind of value that there is not
+@example(changes=[("flip", 0.15569320613733842, 0)])  # a class of objects that is no text
 def test_changed_bytes_of_a_dicom_slice(tmp_path, changes):
     folder = tmp_path / "series"
     shutil.rmtree(folder, ignore_errors=True)
