@@ -104,6 +104,7 @@ def read_nifti(path: Path) -> ScanFile:
         image = nib.load(path)
         check_format(path, image)
         check_length(path, image)
+        check_kind(path, image.get_data_dtype())  # before a slope is to scale it
         voxels = np.asanyarray(image.dataobj)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the folder and the card's pattern") from None
@@ -124,8 +125,13 @@ def check_voxels(path: Path, voxels: ndarray) -> None:
     """Raise `UserError` for anything but a volume of real numbers."""
     if voxels.ndim != 3 or voxels.size == 0:
         raise UserError(f"{path}: has {voxels.ndim} axes, {voxels.shape}; give one 3D volume")
-    if not np.issubdtype(voxels.dtype, np.number) or np.iscomplexobj(voxels):
-        raise UserError(f"{path}: voxels are {voxels.dtype}; give a volume of real numbers")
+    check_kind(path, voxels.dtype)
+
+
+def check_kind(path: Path, dtype: np.dtype) -> None:
+    """Raise `UserError` for colors and complex numbers."""
+    if not np.issubdtype(dtype, np.number) or np.issubdtype(dtype, np.complexfloating):
+        raise UserError(f"{path}: voxels are {dtype}; give a volume of real numbers")
 
 
 def check_scan(path: Path, scan: ScanFile) -> ScanFile:

@@ -90,6 +90,17 @@ def test_a_volume_that_is_none_is_refused(tmp_path, write_scan, name):
     assert all(word in sentence for word in words), sentence
 
 
+@pytest.mark.parametrize("name", ["color", "complex"])
+def test_a_slope_over_what_is_no_number_is_refused(tmp_path, write_scan, name):
+    voxels, words = UNFIT[name]
+    plain = write_scan(tmp_path / "scan.nii", voxels)
+    content = bytearray(plain.read_bytes())
+    content[112:116] = np.float32(2).tobytes()  # scl_slope
+    plain.write_bytes(content)
+    sentence = complaint(plain)
+    assert all(word in sentence for word in words), sentence
+
+
 @pytest.mark.parametrize("affine", [np.diag([0.0, 0, 0, 1]), np.diag([np.nan, 1, 1, 1])])
 def test_an_affine_that_is_none_is_refused(tmp_path, affine):
     image = nib.Nifti1Image(np.ones((2, 3, 4), np.float32), np.eye(4))
