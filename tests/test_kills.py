@@ -17,7 +17,7 @@ import yaml
 from safetensors import safe_open
 
 FREE = {  # what tells of the machine, or of the attempts
-    *("timing.jsonl", "cost.json", "console.log", ".lock", ".rows.csv.lock"),
+    *("timing.jsonl", "cost.json", "console.log", ".lock", ".lock.json", ".rows.csv.lock"),
 }
 COST = {"episode_seconds", "memory_mib"}
 QUICK = (

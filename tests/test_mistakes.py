@@ -23,7 +23,7 @@ MISTAKES = {
     "raw folder without scans": ("prepare tiny --raw {home}/empty", "{home}/empty"),
     "raw folder not named": ("prepare tiny", "--raw; see `catnet prepare --help`"),
     "no cases at a time": ("prepare tiny --raw {raw} --jobs 0", "--jobs: 0 is under 1; see"),
-    "a card without fetch": ("fetch tiny --raw {home}/f", "card tiny has no fetch: .*made by the"),
+    "a card without fetch": ("fetch tiny --raw {home}/f", "card tiny has no fetch; .*made by the"),
     "an action that is none": (
         "cards old {raw}",
         "invalid choice: 'old'.*see `catnet cards --help`",

@@ -422,7 +422,7 @@ ARCHIVES = {
     for name, make, hint in (
         ("text", text("archive", "no archive"), "cannot be unpacked"),
         ("empty", text("archive", ""), "cannot be unpacked"),
-        ("1 GB of zeros", huge("archive"), "archive: holds no file; check the card's url"),
+        ("1 GB of zeros", huge("archive"), "holds no file; check the card's url"),
         ("many copies of a few bytes", overlapping, "unfolds to more than .*; do not trust it"),
         ("1 GB of remarks", long_header, "cannot be unpacked .*remarks"),
         ("a name that climbs", zipped(("a/../../evil", b"x")), "would leave the folder"),

@@ -19,7 +19,8 @@ from catnet.data import fetch
 CORPUS = {**CARDS, **SETTINGS, **SCANS, **MODELS, **PREPARED, **RUNS, **ARCHIVES}
 MEMORY = 400 << 20  # bytes that a command may take beyond what the process has
 SECONDS = 20.0  # of this process, however busy the machine is
-SCAFFOLD = {".lock", "run.yml", "card.yml"}  # of a run that could not begin: what it was to be
+# Of a run that could not begin, what it was to be; and an archive with the right checksum.
+SCAFFOLD = {".lock", "run.yml", "card.yml", f".fetch-{'0' * 16}"}
 WHOLE = (
     "prepare {home}/card.yml --raw {home}/raw",
     "supervoxels tiny",
@@ -57,7 +58,11 @@ def home(tmp_path, tiny_home, evaluated_home, monkeypatch):
         yaml.safe_dump(
             {"fetch": {"url": "http://localhost/a", "checksum": "sha256:" + "0" * 64}}, file
         )
-    monkeypatch.setattr(fetch, "download", lambda *_, **__: path / "archive")
+
+    def download(url, archive, **_):
+        shutil.copy(path / "archive", archive)
+
+    monkeypatch.setattr(fetch, "download", download)
     monkeypatch.setenv("CATNET_DATA", str(path / "data"))
     monkeypatch.setenv("CATNET_CARDS", str(tiny_home / "cards"))
     monkeypatch.chdir(path)
