@@ -58,12 +58,9 @@ class Curve:
 
     @property
     def verdict(self) -> str:
-        """Whether it may grow no faster than it is allowed to."""
-        return (
-            f"within {self.most:g}"
-            if self.fit.low <= self.most + SLACK
-            else f"WORSE than {self.most:g}"
-        )
+        """Whether it grows no faster than it may."""
+        slow = self.fit.low <= self.most + SLACK
+        return f"within {self.most:g}" if slow else f"WORSE than {self.most:g}"
 
     def summary(self) -> dict[str, object]:
         """As numbers for a file."""

@@ -140,7 +140,7 @@ def read_header(path: Path) -> Dataset | None:
             int(header.get(name) or 1)  # pydicom looks at a value when it is asked for
         for name in (*WORDS, *PLACES):
             header.get(name)
-        list(header.file_meta)
+        list(header.file_meta)  # asked for, too: all of them
         return header
     except InvalidDicomError:
         if path.suffix.lower() not in {".dcm", ".ima"}:

@@ -112,3 +112,9 @@ def test_chaos_as_it_is_shipped_is_the_chaos_of_the_few_shot_papers(chaos, tmp_p
     np.testing.assert_allclose(one.image, other.image, atol=1e-3)
     np.testing.assert_allclose(one.meta.affine, other.meta.affine, atol=1e-3)
     assert set(np.unique(other.label)) == {0, 1, 2, 3, 4}
+
+
+def test_what_needs_no_account_can_be_fetched():
+    free = ("chaos_mr_raw", "chaos_mr_raw_small", "amos", "amos_mr", "totalsegmentator")
+    assert all(load_card(name).fetch for name in free)
+    assert not any(load_card(name).fetch for name in ("sabs", "cmr"))
