@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from catnet.allocator import keep_freed_memory
 from catnet.config import MachineSettings, Run
 from catnet.errors import UserError
 
@@ -79,7 +80,7 @@ class Engine:
 
 def start_engine(run: Run) -> Engine:
     """Join the processes of the run; raises `UserError` where they do not fit its settings."""
-    limit_threads(run.machine)
+    set_up_cpu(run.machine)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     check_share(run, processes=world)
@@ -94,8 +95,12 @@ def start_engine(run: Run) -> Engine:
     return Engine(device, rank, world, mixed=mixed, compiled=run.machine.compile)
 
 
-def limit_threads(machine: MachineSettings) -> None:
-    """Compute with so many CPU threads; on a busy machine one is faster than several that wait."""
+def set_up_cpu(machine: MachineSettings) -> None:
+    """Compute with so many CPU threads, in memory that the process keeps.
+
+    On a busy machine one thread is faster than several that wait.
+    """
+    keep_freed_memory()
     if machine.threads:
         torch.set_num_threads(machine.threads)
 

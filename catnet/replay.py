@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from catnet.config import Run
-from catnet.engine import Engine, choose_device, limit_threads
+from catnet.engine import Engine, choose_device, set_up_cpu
 from catnet.episode import Episode
 from catnet.errors import UserError
 from catnet.loading import training_batch, whole_batch
@@ -90,7 +90,7 @@ def draw_step(folder: RunFolder, step: int, *, exact: bool, report: Report) -> t
 
 def open_engine(run: Run) -> Engine:
     """One process, on a GPU where there is one and the run may use it."""
-    limit_threads(run.machine)
+    set_up_cpu(run.machine)
     kind = "cpu" if run.machine.accelerator == "cpu" else "auto"
     device = choose_device(run.machine.model_copy(update={"accelerator": kind}))
     return Engine(device, 0, 1, mixed=run.train.precision == "bfloat16")

@@ -24,7 +24,7 @@ import argparse
 from pathlib import Path
 
 from catnet.config import Run
-from catnet.engine import choose_device, limit_threads
+from catnet.engine import choose_device, set_up_cpu
 from catnet.errors import UserError
 from catnet.evaluate.attend import Attention, Look, Place, attend, check_looks, check_place
 from catnet.evaluate.heat import save_attention, turned
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     """Look, draw, and print how much of the weight lies on the organ."""
     folder = open_run_folder(options.run, overrides=["evaluate.baselines=[]"])
     check_looks(folder.run.model)
-    limit_threads(folder.run.machine)
+    set_up_cpu(folder.run.machine)
     predictor = open_predictors(folder, choose_device(folder.run.machine))[folder.run.model.name]
     scene = find_scene(
         folder,

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from catnet.commands.progress import progress_bar
 from catnet.commands.settings import add_settings, part_settings
-from catnet.engine import choose_device, limit_threads
+from catnet.engine import choose_device, set_up_cpu
 from catnet.errors import UserError
 from catnet.evaluate.run import evaluate
 from catnet.evaluations import Evaluation, finished_evaluation
@@ -88,7 +88,7 @@ def evaluate_one(folder: RunFolder, *, again: bool, patience: float = 0.0) -> Ev
     done = None if again else finished_evaluation(folder)
     if done is not None:
         return done
-    limit_threads(folder.run.machine)
+    set_up_cpu(folder.run.machine)
     with (
         alone(folder.path, patience=patience),
         progress_bar("evaluating", "{task.fields[query]}") as bar,

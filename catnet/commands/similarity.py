@@ -22,7 +22,7 @@ from rich.console import Console
 
 from catnet.commands.output import try_file
 from catnet.commands.progress import progress_bar
-from catnet.engine import choose_device, limit_threads
+from catnet.engine import choose_device, set_up_cpu
 from catnet.evaluate.similarity import group_names, measure_similarity
 from catnet.report.similarity import similarity_table, verdict, write_similarity
 from catnet.runs import RunFolder, open_run_folder
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
 
 def measure(folder: RunFolder) -> pd.DataFrame:
     """The rows of one run, with a progress bar."""
-    limit_threads(folder.run.machine)
+    set_up_cpu(folder.run.machine)
     with progress_bar(folder.path.name, "{task.fields[query]}") as bar:
         task = bar.add_task("", total=None, query="")
         return measure_similarity(

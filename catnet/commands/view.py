@@ -83,11 +83,11 @@ def make_page(options: argparse.Namespace) -> tuple[Page, Path]:
 
 def make_run_page(path: Path, names: dict[str, str | None]) -> tuple[Page, Path]:
     """The page of a run; torch is loaded here, which files do not need."""
-    from catnet.engine import choose_device, limit_threads
+    from catnet.engine import choose_device, set_up_cpu
     from catnet.view.run import view_run
 
     folder = open_run_folder(path, overrides=["evaluate.baselines=[]"])
-    limit_threads(folder.run.machine)
+    set_up_cpu(folder.run.machine)
     page = view_run(folder, **names, device=choose_device(folder.run.machine))
     name = page.title.rpartition(": ")[2].replace(" ", "-")
     return page, folder.path / "view" / f"{name}.html"

@@ -9,7 +9,7 @@ import torch
 from catnet.config import MachineSettings
 from catnet.data.card import Card, load_card
 from catnet.data.sources import file_hash
-from catnet.engine import choose_device
+from catnet.engine import choose_device, set_up_cpu
 from catnet.errors import UserError
 from catnet.evaluate.predictors import CopyPredictor, NetworkPredictor, Predictor
 from catnet.evaluate.run import DTYPE
@@ -40,7 +40,9 @@ def open_model(place: str, *, card: str | None, accelerator: str) -> Model:
         return Model(COPY, CopyPredictor(), None if card is None else load_card(card))
     if card is not None:
         raise UserError(f"--card: {place} has the card it was trained with; leave --card out")
-    device = choose_device(MachineSettings(accelerator=accelerator))
+    machine = MachineSettings(accelerator=accelerator)
+    set_up_cpu(machine)
+    device = choose_device(machine)
     if not place.startswith(HUB) and not (Path(place) / WEIGHTS).is_file():
         return open_run(place, device)
     return open_export(place, device)

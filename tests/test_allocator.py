@@ -1,0 +1,56 @@
+"""Memory that is freed is used again; in processes of their own, since it cannot be undone."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+
+FAULTS = """
+import resource, sys
+import torch
+from catnet.allocator import keep_freed_memory
+
+kept = keep_freed_memory() if sys.argv[1] == "keep" else False
+make = lambda: [torch.ones(2**20 * 12) for _ in range(2)]  # 48 MiB each
+for _ in range(5):
+    make()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    make()
+print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+PAGES = 5 * 2 * 48 * 2**20 // 4096
+
+
+def faults(what, **environment):
+    """Whether it is kept, and the page faults of ten tensors of 48 MiB."""
+    plain = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, what],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=plain | environment,
+    )
+    kept, count = map(int, done.stdout.split())
+    return bool(kept), count
+
+
+def test_what_is_freed_is_used_again():
+    kept, count = faults("keep")
+    assert kept
+    assert count < PAGES / 20
+
+
+def test_without_it_every_tensor_is_new():
+    assert faults("leave")[1] > PAGES / 2
+
+
+def test_the_environment_goes_first():
+    kept, count = faults("keep", MALLOC_MMAP_THRESHOLD_="1048576")
+    assert not kept
+    assert count > PAGES / 2
