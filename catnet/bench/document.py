@@ -16,8 +16,9 @@ from catnet.runs import write_json
 ABOUT = """\
 Plain is what the public code of the field does, of the same weights: one episode at a time in
 float32, augmented on the CPU in float64, support and query encoded apart, attention as two matrix
-products, every slice and organ of a volume by a call of its own. A ratio is plain to library of one
-pair, measured right after each other; above 1 the library needs less. Medians, smallest and largest
+products, every slice and organ of a volume by a call of its own; where it trains or evaluates, in a
+process whose memory is managed as the system manages it. A ratio is plain to library of one pair,
+measured right after each other; above 1 the library needs less. Medians, smallest and largest
 pair."""
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 
 from catnet.bench.fits import Curve
 from catnet.bench.ranges import places, repeated
-from catnet.bench.scene import CASES, Scene
+from catnet.bench.scene import Scene
+from catnet.bench.stage import CASES
 from catnet.bench.volumes import copy_case, library_masks, library_predictor
 from catnet.data.card import Card
 from catnet.data.episodes import open_source

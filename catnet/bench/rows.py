@@ -4,6 +4,7 @@ A row is a function of a scene that gives one or several `Row`s, and a line in `
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -20,11 +21,17 @@ from catnet.bench.memory import (
     peak_memory,
 )
 from catnet.bench.pairs import Row, in_pairs, paired_row, part_rows
-from catnet.bench.plain_evaluation import plain_volume
 from catnet.bench.plain_volumes import plain_prepared, plain_supervoxels
 from catnet.bench.scene import Scene
-from catnet.bench.sides import LibrarySide, PlainSide, timed_episode
-from catnet.bench.volumes import evaluation_model, library_masks, library_predictor
+from catnet.bench.sides import (
+    LibrarySide,
+    PlainSide,
+    page_faults,
+    plain_faults,
+    timed_episode,
+    timed_plain,
+)
+from catnet.bench.volumes import library_masks, library_predictor, timed_volume
 from catnet.data.phantom import draw_phantom
 from catnet.data.prepare import prepare_case
 from catnet.data.supervoxels import purity, supervoxels
@@ -56,21 +63,24 @@ def sampling(scene: Scene) -> list[Row]:
 
 def training(scene: Scene) -> list[Row]:
     """Every part of a training step, batch 1, float32."""
-    plain, library = PlainSide.of(scene), LibrarySide.of(scene)
+    library = LibrarySide.of(scene)
     found = in_pairs(
-        partial(timed_episode, plain), partial(timed_episode, library), **some(scene, most=4)
+        partial(scene.apart, timed_plain), partial(timed_episode, library), **some(scene, most=4)
     )
-    return part_rows(list(found), name="training, float32, batch 1")
+    *parts, whole = part_rows(list(found), name="training, float32, batch 1")
+    faults = scene.apart(plain_faults, 0), page_faults(library, 0)
+    note = "page faults an episode: plain {:,}, library {:,}".format(*faults)
+    return [*parts, replace(whole, note=note)]
 
 
 def training_with(name: str, *settings: str, note: str = "") -> Callable[[Scene], list[Row]]:
     """A row of whole training episodes of the library with other settings; plain stays as it is."""
 
     def measure(scene: Scene) -> list[Row]:
-        plain, library = PlainSide.of(scene), LibrarySide.of(scene, *settings)
+        library = LibrarySide.of(scene, *settings)
         row = paired_row(
             f"training, {name}: whole episode",
-            lambda step: timed_episode(plain, step)["whole episode"],
+            lambda step: scene.apart(timed_plain, step)["whole episode"],
             lambda step: timed_episode(library, step)["whole episode"],
             **some(scene, most=4),
             note=note,
@@ -84,23 +94,17 @@ def evaluation(scene: Scene) -> list[Row]:
     """A volume segmented for all organs, under one protocol, and under both as `evaluate` does."""
     query, support = scene.cases[:2]
     organs = scene.card.organs
-    model = evaluation_model(scene.run()).to(scene.device)
     predictor = library_predictor(scene.run(), scene)
-
-    def plain(protocols: tuple[str, ...], most: int | None = None) -> None:
-        for protocol in protocols:
-            pair = query.folder, support.folder
-            plain_volume(model, *pair, organs=organs, protocol=protocol, most=most)
 
     def library(protocols: tuple[str, ...]) -> None:
         library_masks(predictor, query, support, organs=organs, protocols=protocols)
 
-    plain(("EP2",), most=1)  # to warm up, the long way once is enough
+    scene.apart(timed_volume, ("EP2",), 1)  # to warm up, the long way once is enough
     library(("EP2",))
     return [
         paired_row(
             f"evaluation, {query.depth} slices, {len(organs)} organs, {' and '.join(protocols)}",
-            lambda _, these=protocols: seconds(lambda: plain(these), scene.device),
+            lambda _, these=protocols: scene.apart(timed_volume, these),
             lambda _, these=protocols: seconds(lambda: library(these), scene.device),
             **(some(scene, most=2) | {"warm": 0}),
         )

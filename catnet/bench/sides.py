@@ -1,7 +1,9 @@
 """The two sides of a training episode, part by part: the plain reference and the library."""
 
+import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -155,6 +157,29 @@ class LibrarySide:
             nn.utils.clip_grad_norm_(self.objective.parameters(), train.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+
+@lru_cache(maxsize=1)
+def plain_side(scene: Scene) -> PlainSide:
+    """The plain side of a process that measures it several times."""
+    return PlainSide.of(scene)
+
+
+def timed_plain(scene: Scene, step: int) -> dict[str, float]:
+    """`timed_episode` of the plain side."""
+    return timed_episode(plain_side(scene), step)
+
+
+def plain_faults(scene: Scene, step: int) -> int:
+    """`page_faults` of the plain side."""
+    return page_faults(plain_side(scene), step)
+
+
+def page_faults(side: Side, step: int) -> int:
+    """How often an episode interrupts the process for memory that is new to it."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    timed_episode(side, step)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // side.batch
 
 
 def timed_episode(side: Side, step: int) -> dict[str, float]:

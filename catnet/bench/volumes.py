@@ -1,18 +1,22 @@
 """Volumes that are evaluated: how the library does it, and cases of any depth made of another."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
+from catnet.bench.plain_evaluation import plain_volume
 from catnet.bench.scene import Scene
 from catnet.config import EvaluateSettings
 from catnet.data.store import Case, write_folder
+from catnet.engine import set_up_cpu
 from catnet.evaluate.cases import segment_case
 from catnet.evaluate.predictors import NetworkPredictor
 from catnet.evaluate.run import DTYPE
+from catnet.model.measure import seconds
 from catnet.model.network import Network
 from catnet.model.networks import initial_model
 from catnet.runs import RunFolder
@@ -29,6 +33,7 @@ def evaluation_model(folder: RunFolder) -> Network:
 
 def library_predictor(folder: RunFolder, scene: Scene) -> NetworkPredictor:
     """That network as the library evaluates it."""
+    set_up_cpu(folder.run.machine)
     precision = DTYPE[folder.run.train.precision]
     return NetworkPredictor(evaluation_model(folder), device=scene.device, precision=precision)
 
@@ -45,6 +50,31 @@ def library_masks(
     settings = EvaluateSettings(protocols=tuple(protocols))
     result = segment_case({"catnet": predictor}, query, [support], organs=organs, settings=settings)
     return {(task.protocol, task.organ): task.mask for task in result.tasks}
+
+
+@lru_cache(maxsize=1)
+def plain_model(scene: Scene) -> Network:
+    """That network, for a process that evaluates with it several times."""
+    return evaluation_model(scene.run()).to(scene.device)
+
+
+def timed_volume(scene: Scene, protocols: Sequence[str], most: int | None = None) -> float:
+    """Seconds of the plain side for a case of the scene, or for `most` slices of every organ."""
+    query, support = scene.cases[:2]
+    model = plain_model(scene)
+
+    def segment() -> None:
+        for protocol in protocols:
+            plain_volume(
+                model,
+                query.folder,
+                support.folder,
+                organs=scene.card.organs,
+                protocol=protocol,
+                most=most,
+            )
+
+    return seconds(segment, scene.device)
 
 
 def copy_case(case: Case, folder: Path, *, depth: int, plane: int) -> Case:

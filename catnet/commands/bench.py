@@ -2,8 +2,9 @@
 
 Plain is what the public code of the field does, with the same weights: one episode at a time in
 float32, augmented on the CPU in float64, support and query encoded apart, attention as two matrix
-products, every slice and organ of a volume by a call of its own. Every row is plain, library,
-plain, library, ...: medians, and the smallest and largest ratio of a pair.
+products, every slice and organ of a volume by a call of its own; where it trains or evaluates, in a
+process whose memory is managed as the system manages it. Every row is plain, library, plain,
+library, ...: medians, and the smallest and largest ratio of a pair.
 
 It makes its own data, synthetic abdomens in a temporary folder, and leaves yours alone. The whole
 takes about half an hour on two cores that have nothing else to do, the most of it for evaluation;
@@ -33,8 +34,9 @@ from catnet.bench.document import Found, files_of, write_found
 from catnet.bench.machine import describe_machine
 from catnet.bench.ranges import SCENES
 from catnet.bench.rows import ROWS
-from catnet.bench.scene import FULL, QUICK, Scene, open_scene
+from catnet.bench.scene import FULL, QUICK, Scene
 from catnet.bench.speed import measure_speed
+from catnet.bench.stage import open_scene
 from catnet.bench.table import note_lines, speed_lines, terminal_curves, terminal_table
 from catnet.commands.output import try_file
 from catnet.commands.progress import progress_bar

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from catnet.bench.scene import QUICK, open_scene
+from catnet.bench.scene import QUICK
+from catnet.bench.stage import open_scene
 
 
 @pytest.fixture(scope="module")

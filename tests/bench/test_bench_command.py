@@ -97,7 +97,7 @@ def test_mistakes_are_one_sentence(given, said, capsys):
 def bare(tmp_path, monkeypatch):
     """`bare(work)`: bench on a scene without cases, with one row that does this; its words."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr("catnet.bench.scene.furnish", lambda scene: None)
+    monkeypatch.setattr("catnet.bench.stage.furnish", lambda scene: None)
 
     def given(work):
         monkeypatch.setattr("catnet.commands.bench.ROWS", {"row": work})
@@ -160,7 +160,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 @pytest.mark.parametrize("error", [FULL, WriteError(Path("x"), FULL)])
 def test_a_full_disk_for_its_own_data_is_told_as_such(error, bare, monkeypatch, capsys):
     words = bare(raising(AssertionError))
-    monkeypatch.setattr("catnet.bench.scene.furnish", raising(error))
+    monkeypatch.setattr("catnet.bench.stage.furnish", raising(error))
     said = complaint(words, capsys)
     assert said.endswith(
         ": cannot be written (No space left on device); free space on its disk, or choose a folder "
