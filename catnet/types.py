@@ -3,6 +3,7 @@
 | letter | axis                                            |
 |--------|-------------------------------------------------|
 | `b`    | episodes in a batch                             |
+| `g`    | supports, each of which may be for many queries |
 | `s`    | shots: support slices of one episode            |
 | `c`    | channels                                        |
 | `h w`  | rows and columns, of a slice or of a feature    |

@@ -17,6 +17,7 @@ from catnet.evaluate.similarity import compare_rounds, group_names, measure_simi
 from catnet.model.cmat import Round
 from catnet.model.encoder import Encoded
 from catnet.model.networks import initial_model
+from catnet.model.ops import for_queries
 from catnet.report.similarity import draw_curves, similarity_table, summarize_similarity, verdict
 
 CPU = torch.device("cpu")
@@ -185,7 +186,8 @@ def test_rounds_that_change_nothing_are_all_one(saved, monkeypatch):
     monkeypatch.setattr("catnet.evaluate.similarity.open_predictors", lambda *_: opened)
     before = measure_similarity(folder, device=CPU, report=quiet)
     assert (before.loc[before["round"] < 2, "cka"] < 0.9999).all()
-    monkeypatch.setattr(Round, "forward", lambda _, s: (s.support, s.query, s.maps))
+    unchanged = lambda _, s: (for_queries(s.support, s.counts), s.query, s.maps)  # noqa: E731
+    monkeypatch.setattr(Round, "forward", unchanged)
     after = measure_similarity(folder, device=CPU, report=quiet)
     assert len(after) == len(before)
     assert after["cka"].to_numpy() == pytest.approx(1, abs=1e-9)

@@ -16,33 +16,34 @@ from torch import Tensor
 from catnet.model.encoder import Encoded, concatenate
 from catnet.model.fold import folded
 from catnet.model.network import Network, Prediction
+from catnet.model.ops import for_queries
 
 Slices = Float[ndarray, "n h w"]
 
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """The support slices of a chunk, as a predictor sees them, with their masks (b, s, h, w).
+    """The support slices of chunks, as a predictor sees them, with their masks (g, s, h, w).
 
-    One row (b = 1) stands for any number of query slices; else every query slice has its own.
+    One row (g = 1) stands for any number of query slices; several for as many as `counts` says.
     """
 
     encoded: Encoded | None
-    mask: Float[Tensor, "b s h w"]
+    mask: Float[Tensor, "g s h w"]
+    counts: tuple[int, ...] = ()
 
-    def repeat(self, count: int) -> "Support":
-        """The one row `count` times, without a copy; `count` rows stay what they are."""
-        encoded = None if self.encoded is None else self.encoded.expand(count)
-        return Support(encoded, self.mask.expand(count, *self.mask.shape[1:]))
+    def counted(self, count: int) -> tuple[int, ...]:
+        """How many of `count` query slices each row is for."""
+        return self.counts or (count,)
 
 
 def join(supports: Sequence[Support], counts: Sequence[int]) -> Support:
-    """Every support (of one row and the same shots) as often as its count, one after the other."""
+    """Supports of one row and the same shots in one, each for so many query slices in turn."""
     if len(supports) == 1:
         return supports[0]
-    rows = [support.repeat(count) for support, count in zip(supports, counts, strict=True)]
-    encoded = [row.encoded for row in rows if row.encoded is not None]
-    return Support(concatenate(encoded) if encoded else None, torch.cat([row.mask for row in rows]))
+    encoded = [support.encoded for support in supports if support.encoded is not None]
+    masks = torch.cat([support.mask for support in supports])
+    return Support(concatenate(encoded) if encoded else None, masks, tuple(counts))
 
 
 @runtime_checkable
@@ -78,8 +79,8 @@ class CopyPredictor:
 
     def segment(self, support: Support, query: None, count: int) -> Slices:
         """The same mask for every slice."""
-        mean = reduce(support.mask, "b s h w -> b h w", "mean")
-        return mean.expand(count, *mean.shape[1:]).numpy()
+        mean = reduce(support.mask, "g s h w -> g h w", "mean")
+        return for_queries(mean, support.counted(count)).numpy()
 
 
 class NetworkPredictor:
@@ -116,9 +117,9 @@ class NetworkPredictor:
 
     def predict(self, support: Support, query: Encoded, count: int) -> Prediction:
         """All masks of `count` encoded query slices."""
-        rows = support.repeat(count)
+        counts = support.counted(count)
         with torch.inference_mode(), self.autocast():
-            return self.model.segment(rows.encoded, rows.mask, query)
+            return self.model.segment(support.encoded, support.mask, query, counts)
 
     def autocast(self) -> torch.autocast:
         """Mixed precision where the run was trained so."""

@@ -9,6 +9,7 @@ M_i is the mask at probability 0.5; M^_i, which the next round is given, the wid
 `keep_threshold`, so that borderline foreground is not lost.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -20,7 +21,7 @@ from catnet.model.cmat import CrossAttention, Round, SelfAttention, Streams
 from catnet.model.encoder import Encoded
 from catnet.model.mife import MIFE
 from catnet.model.network import Network, Prediction
-from catnet.model.ops import over_shots, to_tokens
+from catnet.model.ops import for_queries, over_shots, to_tokens
 from catnet.model.position import POSITION
 from catnet.model.prototype import PrototypeHead
 
@@ -42,14 +43,23 @@ class CATNet(Network):
         self.head = PrototypeHead(score=settings.score)
 
     def segment(
-        self, support: Encoded, support_mask: Float[Tensor, "b s H W"], query: Encoded
+        self,
+        support: Encoded,
+        support_mask: Float[Tensor, "g s H W"],
+        query: Encoded,
+        counts: Sequence[int] | None = None,
     ) -> Prediction:
-        """Segment encoded queries (b, ...) with encoded supports (b, s, ...) and their masks."""
+        """Segment encoded queries (b, ...) with encoded supports (g, s, ...) and their masks.
+
+        Until the streams meet in the first round, a support is looked at once for all its queries.
+        """
         share = to_tokens(support_mask, like=support.feature)
+        support_feature, query_feature, logits = self.mife(support, share, query, counts)
+        share = for_queries(share, counts)
         support_kept = (share > 0).to(share)
-        support_feature, query_feature, logits = self.mife(support, share, query)
         masks, maps = [logits], (None, None)
         if self.settings.rounds == 0:
+            support_feature = for_queries(support_feature, counts)
             masks.append(self.head(support_feature, share, query_feature))
         else:
             support_feature = over_shots(self.position, support_feature)
@@ -58,8 +68,9 @@ class CATNet(Network):
             cmat = self.cmat[number % len(self.cmat)]
             kept = (masks[-1].sigmoid() > self.settings.keep_threshold).to(share)
             support_feature, query_feature, maps = cmat(
-                Streams(support_feature, support_kept, query_feature, kept, maps)
+                Streams(support_feature, support_kept, query_feature, kept, maps, counts)
             )
+            counts = None
             masks.append(self.head(support_feature, share, query_feature))
         return Prediction(tuple(masks), support_feature, query_feature, support_mask.shape[-2:])
 

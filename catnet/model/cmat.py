@@ -18,6 +18,7 @@ zoo is given a context whose background is erased: see `erase` for what `mask_ho
 mask without foreground leaves the stream as it was.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from catnet.model.attention.layers import Mechanism, check_place
 from catnet.model.attention.masked import MaskedAttention
 from catnet.model.ffn import FFN
-from catnet.model.ops import ChannelNorm
+from catnet.model.ops import ChannelNorm, for_queries
 from catnet.types import Context, Features, Map
 
 Maps = tuple[Tensor | None, Tensor | None]
@@ -40,14 +41,16 @@ class Streams:
     """The features of both streams, what their masks keep, and maps of the round before.
 
     `maps` are the self-attention maps of support (shots in the batch) and query that a mechanism
-    with `carries_map` handed on; None where there is none.
+    with `carries_map` handed on; None where there is none. Before the streams have met there may be
+    fewer supports (g) than queries (b): `counts` says how many queries each is for.
     """
 
-    support: Float[Tensor, "b s c h w"]
+    support: Float[Tensor, "g s c h w"]
     support_kept: Float[Tensor, "b s h w"]
     query: Features
     query_kept: Map
     maps: Maps = (None, None)
+    counts: Sequence[int] | None = None
 
 
 class SelfAttention(nn.Module):
@@ -183,7 +186,10 @@ class Round(nn.Module):
         """The support and query features after this round, and the maps handed on."""
         shots, leading = pack([streams.support], "* c h w")
         shots, support_map = self.self_support(shots, streams.maps[0])
-        support = unpack(shots, leading, "* c h w")[0]
+        support = for_queries(unpack(shots, leading, "* c h w")[0], streams.counts)
+        if support_map is not None:
+            each = unpack(support_map, leading, "* heads n m")[0]
+            support_map = pack([for_queries(each, streams.counts)], "* heads n m")[0]
         of_query = self.self_query or self.self_support
         query, query_map = of_query(streams.query, streams.maps[1])
         attended = Streams(support, streams.support_kept, query, streams.query_kept)

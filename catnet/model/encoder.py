@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
+from catnet.model.ops import for_queries
 from catnet.model.weights import first_difference
 from catnet.torchvision_guard import guard_torchvision
 from catnet.types import Images
@@ -43,12 +44,9 @@ class Encoded:
         """Some slices of the batch."""
         return Encoded(self.feature[which], self.deep[which])
 
-    def expand(self, count: int) -> "Encoded":
-        """A batch of one, repeated without a copy."""
-        return Encoded(
-            self.feature.expand(count, *self.feature.shape[1:]),
-            self.deep.expand(count, *self.deep.shape[1:]),
-        )
+    def for_queries(self, counts: Sequence[int] | None) -> "Encoded":
+        """Supports for the queries, each as often as it counts."""
+        return Encoded(for_queries(self.feature, counts), for_queries(self.deep, counts))
 
     def copy(self) -> "Encoded":
         """The same in memory of its own, so that a batch is let go of when one slice is kept."""

@@ -12,6 +12,8 @@ PFENet's prior is not trained. Here the stage behind it is, as in all that publi
 trains, unless `model.prior` is `fixed`: then it stays what its weights were at the start.
 """
 
+from collections.abc import Sequence
+
 import torch
 from einops import einsum, rearrange, repeat
 from jaxtyping import Float
@@ -20,8 +22,10 @@ from torch.nn import functional as F
 
 from catnet.model.encoder import Encoded
 from catnet.model.kept import kept_tokens
-from catnet.model.ops import masked_average, over_shots, spread, to_unit_range
+from catnet.model.ops import for_queries, masked_average, over_shots, spread, to_unit_range
 from catnet.types import Features, Map
+
+SMALLEST = 1e-12  # length of a feature that is nothing, as in F.normalize
 
 
 class MIFE(nn.Module):
@@ -36,38 +40,51 @@ class MIFE(nn.Module):
         )
 
     def forward(
-        self, support: Encoded, share: Float[Tensor, "b s h w"], query: Encoded
-    ) -> tuple[Float[Tensor, "b s c h w"], Features, Map]:
-        """F0_s (b s c h w), F0_q (b c h w) and the logits of M_0 (b h w), all at token size.
+        self,
+        support: Encoded,
+        share: Float[Tensor, "g s h w"],
+        query: Encoded,
+        counts: Sequence[int] | None = None,
+    ) -> tuple[Float[Tensor, "g s c h w"], Features, Map]:
+        """F0_s (g s c h w), F0_q (b c h w) and the logits of M_0 (b h w), all at token size.
 
-        `share` is the part of each token that the support mask covers.
+        `share` is the part of each token that the support mask covers; `counts` says how many
+        queries each support is for, one without it.
         """
         prototype = masked_average(support.feature, share)
-        everywhere = spread(prototype, like=query.feature)
-        shots = share.shape[1]
-        prototypes = repeat(everywhere, "b c h w -> b s c h w", s=shots)
-        mixed = torch.cat(
-            [support.feature, prototypes, rearrange(share, "b s h w -> b s 1 h w")], dim=2
+        prototypes = repeat(
+            spread(prototype, like=query.feature), "g c h w -> g s c h w", s=share.shape[1]
         )
-        prior = rearrange(similarity_prior(support.deep, share, query.deep), "b h w -> b 1 h w")
+        mixed = torch.cat(
+            [support.feature, prototypes, rearrange(share, "g s h w -> g s 1 h w")], dim=2
+        )
         support_feature = F.relu(over_shots(self.mix_support, mixed))
+        everywhere = spread(for_queries(prototype, counts), like=query.feature)
+        prior = similarity_prior(support.deep, share, query.deep, counts)
+        prior = rearrange(prior, "b h w -> b 1 h w")
         query_feature = F.relu(self.mix_query(torch.cat([query.feature, everywhere, prior], dim=1)))
         return support_feature, query_feature, self.classify(query_feature).squeeze(1)
 
 
 def similarity_prior(
-    support: Float[Tensor, "b s c h w"], share: Float[Tensor, "b s h w"], query: Features
+    support: Float[Tensor, "g s c h w"],
+    share: Float[Tensor, "g s h w"],
+    query: Features,
+    counts: Sequence[int] | None = None,
 ) -> Map:
     """How much each query position looks like some foreground position, in [0, 1] (PFENet).
 
     A token is foreground where the mask covers any of it. Without foreground the prior is zero.
     """
-    tokens = rearrange(support, "b s c h w -> b (s h w) c")
-    foreground = rearrange(share, "b s h w -> b (s h w)") > 0
+    tokens = rearrange(support, "g s c h w -> g (s h w) c")
+    foreground = rearrange(share, "g s h w -> g (s h w)") > 0
     kept = kept_tokens(foreground.float())
     if kept is not None:
         tokens, foreground = kept.of(tokens), kept.counts
-    normal = F.normalize(query.float(), dim=1)
-    cosine = einsum(normal, F.normalize(tokens.float(), dim=-1), "b c h w, b n c -> b h w n")
+    normal = for_queries(F.normalize(tokens.float(), dim=-1), counts)
+    foreground = for_queries(foreground, counts)
+    length = query.float().norm(dim=1).clamp_min(SMALLEST)
+    product = einsum(query.float(), normal, "b c h w, b n c -> b h w n")
+    cosine = product / rearrange(length, "b h w -> b h w 1")
     best = cosine.masked_fill(~rearrange(foreground, "b n -> b 1 1 n"), -1.0).amax(dim=-1)
     return to_unit_range(best)

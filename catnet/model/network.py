@@ -7,6 +7,7 @@ evaluated, saved and restored is the same for all. The encoder is built first, s
 networks the same initial encoder.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -114,9 +115,17 @@ class Network(nn.Module):
         return self.encoder(images)
 
     def segment(
-        self, support: Encoded, support_mask: Float[Tensor, "b s H W"], query: Encoded
+        self,
+        support: Encoded,
+        support_mask: Float[Tensor, "g s H W"],
+        query: Encoded,
+        counts: Sequence[int] | None = None,
     ) -> Prediction:
-        """Segment encoded queries (b, ...) with encoded supports (b, s, ...) and their masks."""
+        """Segment encoded queries (b, ...) with encoded supports (g, s, ...) and their masks.
+
+        `counts` says how many queries each support is for, one after the other; without it every
+        query has its own.
+        """
         raise NotImplementedError
 
     def align(self, prediction: Prediction) -> Float[Tensor, "b s h w"]:

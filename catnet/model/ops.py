@@ -1,10 +1,10 @@
 """The words that the model speaks in: masked averages, cosine maps, shots folded into the batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from einops import pack, rearrange, reduce, repeat, unpack
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +19,18 @@ def over_shots(
     """Fold the shots into the batch, call `module` once, unfold them again."""
     flat, leading = pack([x], "* c h w")
     return unpack(module(flat), leading, "* c h w")[0]
+
+
+def for_queries(x: Shaped[Tensor, "g ..."], counts: Sequence[int] | None) -> Tensor:
+    """Rows of supports for the queries: each as often as it counts, one after the other.
+
+    Without counts every support has a query of its own. A single one is repeated without a copy.
+    """
+    if counts is None:
+        return x
+    if len(counts) == 1:
+        return x.expand(counts[0], *x.shape[1:])
+    return x[[row for row, count in enumerate(counts) for _ in range(count)]]
 
 
 def to_tokens(mask: Float[Tensor, "*b H W"], *, like: Float[Tensor, "... h w"]) -> Tensor:
@@ -63,7 +75,7 @@ def from_query(
     return unpack(segment(source, shares, flat), leading, "* h w")[0]
 
 
-def spread(prototype: Float[Tensor, "b c"], *, like: Features) -> Features:
+def spread(prototype: Float[Tensor, "b c"], *, like: Float[Tensor, "... h w"]) -> Features:
     """A prototype at every position of a map."""
     return rearrange(prototype, "b c -> b c 1 1").expand(-1, -1, *like.shape[-2:])
 

@@ -9,6 +9,7 @@ Hansen et al., Medical Image Analysis 2022, arXiv 2203.02048 (ADNet).
 Image Semantic Segmentation with Prototype Alignment", Wang et al., ICCV 2019, arXiv 1908.06391.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from catnet.config import ModelSettings
 from catnet.model.encoder import Encoded
 from catnet.model.network import Network, Prediction
-from catnet.model.ops import cosine_map, masked_average, to_tokens
+from catnet.model.ops import cosine_map, for_queries, masked_average, to_tokens
 from catnet.types import Features, Images, Map
 
 SCALE = 20.0
@@ -60,9 +61,14 @@ class PrototypeNetwork(Network):
         return Encoded(both.feature + self.deepen(both.deep), both.deep)
 
     def segment(
-        self, support: Encoded, support_mask: Float[Tensor, "b s H W"], query: Encoded
+        self,
+        support: Encoded,
+        support_mask: Float[Tensor, "g s H W"],
+        query: Encoded,
+        counts: Sequence[int] | None = None,
     ) -> Prediction:
         """One mask, by the head alone."""
-        share = to_tokens(support_mask, like=support.feature)
+        support = support.for_queries(counts)
+        share = for_queries(to_tokens(support_mask, like=support.feature), counts)
         logits = self.head(support.feature, share, query.feature)
         return Prediction((logits,), support.feature, query.feature, support_mask.shape[-2:])

@@ -18,6 +18,7 @@ one that starts near ADNet's. They average probabilities, here logits, which is 
 the slice. L_seg has a soft Dice beside the cross entropy, as for every network here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from catnet.config import ModelSettings
 from catnet.model.encoder import Encoded
 from catnet.model.network import Network, Prediction
-from catnet.model.ops import enlarge, masked_average, over_shots, to_tokens
+from catnet.model.ops import enlarge, for_queries, masked_average, over_shots, to_tokens
 from catnet.model.prototype import START
 from catnet.model.refinement import Thresholds, margin, refine
 from catnet.types import Context, Features, Map
@@ -58,9 +59,14 @@ class QNet(Network):
         nn.init.constant_(self.threshold.bias, START)
 
     def segment(
-        self, support: Encoded, support_mask: Float[Tensor, "b s H W"], query: Encoded
+        self,
+        support: Encoded,
+        support_mask: Float[Tensor, "g s H W"],
+        query: Encoded,
+        counts: Sequence[int] | None = None,
     ) -> TwoScales:
         """Segment encoded queries with encoded supports and their masks, at both scales."""
+        support, support_mask = support.for_queries(counts), for_queries(support_mask, counts)
         threshold = self.threshold(reduce(query.deep, "b c h w -> b c", "mean")).squeeze(1)
         supports = support.feature, over_shots(self.coarse, support.deep)
         queries = query.feature, self.coarse(query.deep)

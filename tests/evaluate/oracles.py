@@ -5,6 +5,7 @@ import torch
 
 from catnet.evaluate.predictors import CopyPredictor, Support
 from catnet.model.encoder import Encoded
+from catnet.model.ops import for_queries
 
 
 class Truth:
@@ -31,7 +32,8 @@ class Truth:
 
     def segment(self, support, query, count):
         assert len(query.feature) == count
-        return (query.feature[:, 0] == support.mask[:, 0]).float().numpy()
+        wanted = for_queries(support.mask[:, 0], support.counted(count))
+        return (query.feature[:, 0] == wanted).float().numpy()
 
 
 class Everything(CopyPredictor):

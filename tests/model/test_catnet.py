@@ -187,16 +187,24 @@ def test_the_support_learns_of_the_query_only_where_it_may(direction, headless, 
     assert torch.allclose(before, after, atol=1e-5) == (direction == "support_to_query")
 
 
+@pytest.mark.parametrize("counts", [[4], [3, 1]])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"rounds": 0}, {"attention": "refiner"}, {"direction": "support_to_query"}],
+    ids=str,
+)
 @torch.no_grad()
-def test_a_support_encoded_once_serves_many_queries(network, episodes):
-    model, batch = network(), episodes(batch=3, shots=2)
-    one = batch[:1]
-    shots = model.encode(one.support[0])
-    support = Encoded(shots.feature[None], shots.deep[None]).expand(3)
-    masks = one.support_mask.expand(3, -1, -1, -1)
-    got = model.segment(support, masks, model.encode(batch.query))
-    repeated = replace(batch, support=one.support.repeat(3, 1, 1, 1, 1), support_mask=masks)
-    assert_same(got, model(repeated))
+def test_a_support_encoded_once_serves_many_queries(network, episodes, settings, counts):
+    model, batch = network(**settings), episodes(batch=4, shots=2)
+    some = len(counts)
+    shots = model.encode(batch.support[:some].flatten(0, 1))
+    support = Encoded(*(part.unflatten(0, (some, 2)) for part in (shots.feature, shots.deep)))
+    got = model.segment(support, batch.support_mask[:some], model.encode(batch.query), counts)
+    rows = [row for row, count in enumerate(counts) for _ in range(count)]
+    repeated = replace(batch, support=batch.support[rows], support_mask=batch.support_mask[rows])
+    expected = model(repeated)
+    torch.testing.assert_close(got.logits, expected.logits, **close)
+    torch.testing.assert_close(got.support, expected.support, **close)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (96, 64), (32, 160)])

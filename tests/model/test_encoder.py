@@ -194,9 +194,13 @@ def test_encoded_slices_can_be_chosen_and_repeated():
     encoded = Encoded(feature, deep)
     assert torch.equal(encoded[1:].feature, feature[1:])
     assert torch.equal(encoded[1:].deep, deep[1:])
-    repeated = encoded[:1].expand(4)
-    assert torch.equal(repeated.feature, feature[:1].repeat(4, 1, 1, 1))
-    assert torch.equal(repeated.deep, deep[:1].repeat(4, 1, 1, 1))
+    for counts, rows in (([2, 0, 1], [0, 0, 2]), (None, [0, 1, 2])):
+        repeated = encoded.for_queries(counts)
+        assert torch.equal(repeated.feature, feature[rows])
+        assert torch.equal(repeated.deep, deep[rows])
+    alone = encoded[1:2].for_queries([4])
+    assert torch.equal(alone.feature, feature[[1] * 4])
+    assert alone.feature.data_ptr() == encoded[1:2].feature.data_ptr()
 
 
 @pytest.mark.parametrize("stride", [8, 16])

@@ -139,16 +139,18 @@ def test_black_slices_give_finite_losses_and_gradients(name, field, network, epi
     assert all(g.isfinite().all() for g in torch.autograd.grad(total, list(objective.parameters())))
 
 
+@pytest.mark.parametrize("counts", [[4], [3, 1]])
 @everywhere
 @torch.no_grad()
-def test_a_support_encoded_once_serves_many_queries(name, network, episodes):
-    model, batch = network(name), episodes(batch=3, shots=2)
-    shots = model.encode(batch.support[0])
-    support = Encoded(shots.feature[None], shots.deep[None]).expand(3)
-    masks = batch.support_mask[:1].expand(3, -1, -1, -1)
-    got = model.segment(support, masks, model.encode(batch.query))
-    support = batch.support[:1].repeat(3, 1, 1, 1, 1)
-    expected = model(replace(batch, support=support, support_mask=masks))
+def test_a_support_encoded_once_serves_many_queries(name, network, episodes, counts):
+    model, batch = network(name), episodes(batch=4, shots=2)
+    some = len(counts)
+    shots = model.encode(batch.support[:some].flatten(0, 1))
+    support = Encoded(*(part.unflatten(0, (some, 2)) for part in (shots.feature, shots.deep)))
+    got = model.segment(support, batch.support_mask[:some], model.encode(batch.query), counts)
+    rows = [row for row, count in enumerate(counts) for _ in range(count)]
+    masks = batch.support_mask[rows]
+    expected = model(replace(batch, support=batch.support[rows], support_mask=masks))
     torch.testing.assert_close(got.probability, expected.probability, **close)
 
 
