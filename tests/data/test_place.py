@@ -1,8 +1,10 @@
 """What was unpacked comes to its place whole, also after a move that was cut off."""
 
 import json
+import shutil
 
 import pytest
+from trials import raising
 
 from catnet.data.place import (
     clear,
@@ -87,6 +89,18 @@ def test_a_move_of_which_something_was_taken_away_is_cleared(lost, temporary, tm
     assert not has_begun(temporary)
     clear(tmp_path)
     assert names(tmp_path) == {"elsewhere", "a"} - {lost}
+
+
+def test_what_is_half_cleared_begins_no_move_when_the_rest_comes_back(
+    temporary, tmp_path, monkeypatch
+):
+    begin(temporary)
+    (tmp_path / "a").rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(shutil, "rmtree", raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        clear(tmp_path)
+    (tmp_path / "elsewhere").rename(tmp_path / "a")
+    assert not has_begun(temporary)
 
 
 @pytest.mark.parametrize("text", ["", "[", "3", '{"a": 1}', "[]", None])
