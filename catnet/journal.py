@@ -24,7 +24,7 @@ from catnet.runs import COST, LOG, TIMING, RunFolder, read_json_lines, write_jso
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: finished steps of all, the loss and the episodes a second of late."""
+    """How far a run is: finished steps of all, the loss and the steps a second of late."""
 
     step: int
     steps: int
@@ -82,7 +82,8 @@ class Journal:
         before, then = self.last
         now = time.monotonic()
         self.last = (step, now)
-        seconds = (now - then) / ((step - before) * self.folder.run.train.batch)
+        steps, batch = self.folder.run.train.steps, self.folder.run.train.batch
+        seconds = (now - then) / ((step - before) * batch)
         with self.path.open("a", encoding="utf-8") as log:
             log.write(json.dumps({"step": step, **values}) + "\n")
         with self.timing.open("a", encoding="utf-8") as timing:
@@ -90,7 +91,7 @@ class Journal:
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
         self.board.flush()  # else a kill loses what a checkpoint will not bring back
-        self.report(Progress(step, self.folder.run.train.steps, loss, 1 / max(seconds, 1e-9)))
+        self.report(Progress(step, steps, loss, speed=1 / max(seconds * batch, 1e-9)))
 
     def close(self, model: nn.Module) -> None:
         """Write out what TensorBoard still holds, and what training `model` has cost."""

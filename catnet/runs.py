@@ -17,7 +17,8 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -78,13 +79,24 @@ def find_run_folder(run: Run) -> RunFolder:
     return RunFolder(runs_home() / f"{run.name}-{run.identity(card.identity())}", run, card)
 
 
-def find_same_run(run: Run) -> RunFolder:
-    """As `find_run_folder`, but one with the same identity and another name will do as well."""
+def folders_by_identity() -> dict[str, list[Path]]:
+    """The folders in `$CATNET_RUNS` by the identity that their names end with, in order."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(runs_home().glob("*-*")):
+        found[path.name.rpartition("-")[2]].append(path)
+    return dict(found)
+
+
+def find_same_run(run: Run, *, known: Mapping[str, Sequence[Path]]) -> RunFolder:
+    """As `find_run_folder`, but one with the same identity and another name will do as well.
+
+    `known` are all `folders_by_identity`, which are listed once for many runs.
+    """
     folder = find_run_folder(run)
-    others = (path.parent for path in runs_home().glob(f"*-{folder.identity}/{SETTINGS}"))
-    known = [folder, *(replace(folder, path=path) for path in sorted(others))]
-    begun = (one for one in known if one.path.is_dir())
-    return next((one for one in known if one.trained), next(begun, folder))
+    others = (path for path in known.get(folder.identity, ()) if (path / SETTINGS).exists())
+    same = [folder, *(replace(folder, path=path) for path in others)]
+    begun = (one for one in same if one.path.is_dir())
+    return next((one for one in same if one.trained), next(begun, folder))
 
 
 def create_run_folder(run: Run) -> RunFolder:

@@ -42,6 +42,8 @@ def train(
     objective = engine.place(build_objective(run))
     optimizer = build_optimizer(objective, run.train)
     done = resume(folder, objective, optimizer, say=say if engine.first else ignore)
+    if engine.world > 1:
+        objective.model.encoder.fix_unused(folder.card.size)
     forward = engine.wrap(objective)
     journal = Journal(folder, engine=engine, done=done, report=report)
     guard = Guard(

@@ -78,6 +78,20 @@ def test_two_processes_average_their_gradients(tiny, tiny_home, prior):
         torch.testing.assert_close(found[name], value.detach(), rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.skipif(not distributed.is_available(), reason="this torch has no torch.distributed")
+def test_two_processes_do_not_wait_for_weights_that_nothing_uses(tiny, tiny_home):
+    settings = ("train.steps=2", "train.batch=2", "machine.devices=2", "train.weight_decay=0.1")
+    settings += ("model.encoder=efficientnet-b0",)
+    folder = tiny(*settings)
+    out, err = finish(start(tiny_home, *settings))
+    assert (out, err) == (f"trained: {folder.path}\n", "")
+    found = load_file(folder.model / "model.safetensors")
+    begun = dict(build_objective(folder.run).model.named_parameters())
+    unused = {name for name in begun if "_conv_head" in name or "backbone._bn1" in name}
+    assert len(unused) == 3
+    assert {name for name, value in begun.items() if torch.equal(found[name], value)} == unused
+
+
 def test_processes_that_cannot_share_a_batch_are_told_so(tiny, tiny_home, capsys):
     command = ["train", str(tiny_home / "tiny.yml"), "train.batch=1", "machine.devices=2"]
     with pytest.raises(SystemExit) as ended:

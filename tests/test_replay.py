@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from trials import complaint, end_of, log_of, run, silent
+from trials import complaint, end_of, log_of, raising, run, silent
 
 from catnet.checkpoint import checkpoints
 from catnet.engine import Engine
@@ -108,6 +108,16 @@ def test_without_exact_the_nearest_weights_will_do(tiny, capsys):
             for f in (torch.sum, torch.min, torch.max)
         )
         assert f"episode {k} query   {count:.0f} pixels, intensities {low:.6g} to {high:.6g}" in out
+
+
+def test_control_c_while_a_replay_trains(tiny, capsys, monkeypatch):
+    folder = tiny()
+    before = sorted(folder.path.rglob("*"))
+    monkeypatch.setattr("catnet.replay.set_rate", raising(KeyboardInterrupt()))
+    status, out, err = end_of(["replay", folder.path, "--step", "3", "--exact"], capsys)
+    assert (status, out) == (130, "")
+    assert err == "catnet: stopped; nothing was written, and the same command begins anew\n"
+    assert sorted(folder.path.rglob("*")) == before
 
 
 @pytest.fixture

@@ -1,8 +1,15 @@
+import io
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
-from trials import events_of, log_of, run, scalars_of, weights_of
+from trials import end_of, events_of, log_of, run, scalars_of, weights_of
 
+from catnet import journal
+from catnet.commands import progress
 from catnet.config import TrainSettings
 from catnet.engine import Engine
 from catnet.errors import UserError
@@ -33,6 +40,17 @@ def test_training_touches_no_global_random_state(tiny):
     before = torch.get_rng_state()
     run(tiny("train.steps=1"))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_bar_says_how_far_and_how_fast_in_steps(tiny, tiny_home, capsys, monkeypatch):
+    halves = itertools.count(step=0.5)
+    monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=lambda: next(halves)))
+    screen = Console(file=io.StringIO(), force_terminal=True, record=True, width=120)
+    monkeypatch.setattr(progress, "Console", lambda stderr: screen)
+    assert end_of(["train", tiny_home / "tiny.yml", "train.steps=3"], capsys)[0] == 0
+    shown = screen.export_text()
+    assert "3/3 steps" in shown
+    assert "2.00 steps/s" in shown
 
 
 def test_steps_share_no_episode(tiny):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from catnet.bench.fits import Curve
+from catnet.bench.fits import SLACK, Curve
 from catnet.bench.pairs import Row
 from catnet.bench.pictures import draw_curve
 from catnet.bench.speed import Speed
@@ -22,9 +22,12 @@ measured right after each other; above 1 the library needs less. Medians, smalle
 pair."""
 
 
-GROWTH = """\
+GROWTH = f"""\
 The exponent of a power law over the upper half of the range, with its 95 % interval; of every point
-the quickest repetition. Small networks, so that what surrounds them shows."""
+the quickest repetition. A cost grows within the exponent that it may have where the whole interval
+is at most {SLACK:g} above that, WORSE where none of it is; it is unclear where the interval holds
+both: then more places, or a quieter machine, would tell. Small networks, so that what surrounds
+them shows."""
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,13 @@ class Curve:
 
     @property
     def verdict(self) -> str:
-        """Whether it grows no faster than it may."""
-        slow = self.fit.low <= self.most + SLACK
-        return f"within {self.most:g}" if slow else f"WORSE than {self.most:g}"
+        """Whether it grows no faster than it may, by all of the interval, or what is unclear."""
+        allowed = self.most + SLACK
+        if self.fit.high <= allowed:
+            return f"within {self.most:g}"
+        if self.fit.low > allowed:
+            return f"WORSE than {self.most:g}"
+        return f"unclear whether within {self.most:g}"
 
     def summary(self) -> dict[str, object]:
         """As numbers for a file."""

@@ -28,6 +28,7 @@ from catnet.runs import open_run_folder
 from catnet.snapshot import FOLDER, Snapshot
 
 MOST = 8  # episodes in a picture
+STOPPED = "nothing was written, and the same command begins anew"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -56,11 +56,10 @@ def train_run(folder: RunFolder, *, patience: float = 0.0) -> None:
         write_settings(folder)
         start_processes(folder)
         return
+    fields = ("steps", "loss {task.fields[loss]:.3f}", "{task.fields[speed]:.2f} steps/s")
     with (
         alone(folder.path, patience=patience) if first_process() else nullcontext(),
-        progress_bar(
-            "training", "loss {task.fields[loss]:.3f}", "{task.fields[speed]:.1f}/s"
-        ) as bar,
+        progress_bar("training", *fields) as bar,
     ):
         if folder.trained:  # by the process that was waited for
             print(f"already trained: {folder.path}")

@@ -142,8 +142,8 @@ def checked(archive: Path, members: Iterator[Member]) -> Iterator[Member]:
         parts = PurePosixPath(member.name.replace("\\", "/"))
         if member.size >= 0 or parts.parts:  # else it is the root itself
             check_name(archive, member.name)
-        outside = parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[:1]
-        if outside or member.name[1:2] == ":":
+        drive = any(part[1:2] == ":" for part in parts.parts)  # as Windows reads it
+        if drive or parts.is_absolute() or ".." in parts.parts:
             raise UserError(
                 f"{archive}: member {member.name!r} would leave the folder; get another"
             )

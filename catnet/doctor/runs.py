@@ -70,4 +70,7 @@ def unfinished(folder: RunFolder, subject: str, lost: str) -> Line:
         return Line(subject, "ok", f"{what}, being trained now")
     if lost:
         return Line(subject, "problem", f"{what}, and cannot go on: {lost}", "see there")
-    return Line(subject, "note", what, "`catnet train` with the same file and settings goes on")
+    again = "`catnet train` with the same file and settings"
+    if not folder.begun:
+        return Line(subject, "note", f"{what}, without a checkpoint", f"{again} begins anew")
+    return Line(subject, "note", what, f"{again} goes on from the last checkpoint")

@@ -9,7 +9,7 @@ library's own `resnet50` does not, and it takes torchvision's weight files.
     deep    = stage 4                       (2048 channels, for the prior only)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -99,15 +99,29 @@ class Encoder(nn.Module):
 
     def fix_deep(self) -> None:
         """Leave the weights as they are that `deep` alone depends on; no gradient passes it."""
-        weights = list(self.parameters())
-        training = self.training
+        self.fix_all_but(lambda encoded: encoded.feature.sum(), size=(64, 64))
+        self.deep_is_fixed = True
+
+    def fix_unused(self, size: tuple[int, int]) -> None:
+        """Leave the weights as they are that no map of a slice of `size` depends on.
+
+        They never have a gradient, for which several processes would wait.
+        """
+        self.fix_all_but(lambda encoded: encoded.feature.sum() + encoded.deep.sum(), size=size)
+
+    def fix_all_but(
+        self, needed: Callable[[Encoded], Float[Tensor, ""]], *, size: tuple[int, int]
+    ) -> None:
+        """Leave the weights as they are that what is `needed` does not depend on."""
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        modes = [(module, module.training) for module in self.modules()]
         with torch.enable_grad():
-            feature = self.eval()(torch.zeros(1, 1, 64, 64)).feature
-            found = torch.autograd.grad(feature.sum(), weights, allow_unused=True)
-        self.train(training)
+            encoded = self.eval()(self.reduce.weight.new_zeros(1, 1, *size))
+            found = torch.autograd.grad(needed(encoded), weights, allow_unused=True)
+        for module, training in modes:  # one by one: some may have been left in evaluation
+            module.training = training
         for weight, gradient in zip(weights, found, strict=True):
             weight.requires_grad_(gradient is not None)
-        self.deep_is_fixed = True
 
     def forward(self, images: Images) -> Encoded:
         """Encode slices whose height and width are multiples of 32."""

@@ -13,7 +13,14 @@ from catnet.errors import UserError
 from catnet.evaluations import finished_evaluation
 from catnet.files import held
 from catnet.question import Question, Variant, describe
-from catnet.runs import LOG, TIMING, RunFolder, find_same_run, read_json_lines
+from catnet.runs import (
+    LOG,
+    TIMING,
+    RunFolder,
+    find_same_run,
+    folders_by_identity,
+    read_json_lines,
+)
 from catnet.sweep.plan import check_plan
 
 State = Literal["waiting", "running", "done", "failed"]
@@ -73,7 +80,8 @@ def plan_jobs(question: Question) -> tuple[Job, ...]:
     Raises `UserError` for a question whose runs cannot answer it (`catnet.sweep.plan`).
     """
     grouped: dict[Path, list[tuple[RunFolder, Variant]]] = {}
-    folders = tuple(find(variant, source=question.source) for variant in question.variants)
+    known = folders_by_identity()
+    folders = tuple(find(one, known=known, source=question.source) for one in question.variants)
     check_plan(question, folders)
     for variant, folder in zip(question.variants, folders, strict=True):
         others = grouped.setdefault(folder.path, [])
@@ -89,10 +97,10 @@ def plan_jobs(question: Question) -> tuple[Job, ...]:
     )
 
 
-def find(variant: Variant, *, source: str) -> RunFolder:
+def find(variant: Variant, *, known: Mapping[str, Sequence[Path]], source: str) -> RunFolder:
     """Where a variant lives, or would live; raises `UserError` that names the question's file."""
     try:
-        return find_same_run(variant.run)
+        return find_same_run(variant.run, known=known)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
 

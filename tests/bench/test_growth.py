@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from catnet.bench.curves import CURVES, curve_names
+from catnet.bench.document import GROWTH
 from catnet.bench.fits import Curve, fit_power
 from catnet.bench.pairs import Row
 from catnet.bench.pictures import draw_curve
@@ -45,6 +46,27 @@ def test_quickest_repetition_counts_and_worse_is_said():
     assert curve(square).quickest == (1.0, 4.0, 16.0, 64.0)
     assert curve(square).verdict == "WORSE than 1"
     assert curve(square, most=2.0).verdict == "within 2"
+
+
+@pytest.mark.parametrize(
+    ("most", "verdict"),
+    [
+        (0.5, "WORSE than 0.5"),
+        (0.61, "WORSE than 0.61"),
+        (0.63, "unclear whether within 0.63"),
+        (1.0, "unclear whether within 1"),
+        (1.28, "unclear whether within 1.28"),
+        (1.3, "within 1.3"),
+        (2.0, "within 2"),
+    ],
+)
+def test_an_interval_on_both_sides_of_the_bound_is_unclear(most, verdict):
+    places = tuple(2.0**k for k in range(7))
+    rough = tuple((x * 1.1 ** (-1) ** k,) for k, x in enumerate(places))
+    found = curve(rough, most=most, places=places)
+    assert (found.fit.low, found.fit.high) == pytest.approx((0.72, 1.39), abs=0.001)
+    assert found.verdict == verdict
+    assert verdict.partition(" ")[0] in GROWTH.split()
 
 
 def test_zero_is_no_place_of_a_fit():

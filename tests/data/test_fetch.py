@@ -68,7 +68,7 @@ def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.breaks, server.asked = CONTENT, [], []
     server.ranges, server.status, server.tells = True, 0, True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
@@ -170,6 +170,39 @@ def test_a_full_disk_is_said_before_the_transfer(card, tmp_path, monkeypatch):
     assert held(tmp_path) == set()
 
 
+@pytest.mark.parametrize("short", [0, 1])
+def test_of_a_transfer_that_goes_on_only_the_rest_needs_room(card, tmp_path, monkeypatch, short):
+    part_of(card, tmp_path).write_bytes(CONTENT[: 40 * BLOCK])
+    frees = [len(CONTENT) - 40 * BLOCK - short, 2 * len(CONTENT)]  # then, and to unpack
+    usages = Mock(side_effect=[Mock(free=free) for free in frees])
+    monkeypatch.setattr(room.shutil, "disk_usage", usages)
+    if short:
+        with pytest.raises(UserError, match=r"1.8 MB are needed and 1.8 MB are free"):
+            fetch(card, tmp_path)
+    else:
+        assert fetch(card, tmp_path)
+        assert whole(tmp_path)
+
+
+def test_a_damaged_archive_of_an_earlier_command_is_fetched_again(card, server, tmp_path):
+    archive = part_of(card, tmp_path).with_suffix("")
+    archive.write_bytes(CONTENT[:-1] + b"x")
+    assert fetch(card, tmp_path)
+    assert server.asked == [None]
+    assert whole(tmp_path)
+
+
+def test_two_archives_may_come_into_one_folder(card, server, tmp_path, make_card):
+    assert fetch(card, tmp_path)
+    server.content = packed(other=b"other")
+    checksum = f"sha256:{hashlib.sha256(server.content).hexdigest()}"
+    second = make_card(fetch=card.fetch.model_dump() | {"checksum": checksum})
+    assert fetch(second, tmp_path)
+    assert held(tmp_path) >= {*WHOLE, "other"}
+    assert not fetch(card, tmp_path)
+    assert not fetch(second, tmp_path)
+
+
 def test_a_card_without_fetch_says_where_the_data_are(make_card, tmp_path):
     with pytest.raises(UserError, match=r"has no fetch; .* by hand \(made by a test\)"):
         fetch(make_card(), tmp_path)
@@ -203,6 +236,13 @@ def test_a_server_that_never_gets_further_is_given_up(card, server, tmp_path):
     with pytest.raises(UserError, match="broke off"):
         fetch(card, tmp_path)
     assert len(server.asked) <= 2 * module.ATTEMPTS
+
+
+def test_a_transfer_may_break_off_as_often_as_it_gets_further(card, server, tmp_path):
+    server.breaks = [2 * BLOCK] * (2 * module.ATTEMPTS)
+    assert fetch(card, tmp_path)
+    assert len(server.asked) == 2 * module.ATTEMPTS + 1
+    assert whole(tmp_path)
 
 
 def test_why_nothing_came_is_said(make_card, server, tmp_path):

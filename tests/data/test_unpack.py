@@ -1,13 +1,18 @@
 """Archives that behave, and those that do not."""
 
+import errno
 import gzip
 import io
+import random
+import shutil
 import stat
 import tarfile
 import zipfile
 
 import pytest
+from trials import raising
 
+from catnet.data import room
 from catnet.data import unpack as module
 from catnet.data.unpack import unpack
 from catnet.errors import UserError
@@ -82,11 +87,12 @@ def test_files_and_folders_come_out_whole(place, mode):
     assert set(place.iterdir()) == {place / "new"}
 
 
-NAMES = ["../evil", "a/../../evil", "/etc/evil", "..\\evil", "C:\\evil", "a/b/../../../evil"]
+NAMES = ["../evil", "a/../../evil", "/etc/evil", "..\\evil", "a/b/../../../evil"]
+DRIVES = ["C:\\evil", "C:evil", "./C:\\evil", "a/C:/evil"]
 
 
 @both
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *DRIVES])
 def test_nothing_leaves_the_folder(place, kind, name):
     assert "would leave the folder" in refused(place, kind, (name, b"evil"))
 
@@ -213,6 +219,115 @@ def test_a_damaged_member_packed_by_lzma_is_one_sentence(place):
     archive = place.parent / "a.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as opened:
         opened.writestr("a", bytes(range(256)) * 400)
+    content = bytearray(archive.read_bytes())
+    content[40:60] = b"\xff" * 20
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        unpack(archive, place / "new")
+
+
+@both
+def test_a_folder_that_is_empty_has_a_name_like_others(place, kind):
+    if kind == "zip":
+        archive = make_zip(place.parent / "a", ("a", b"a"), ("x" * 300 + "/", b""))
+    else:
+        archive = place.parent / "a"
+        with tarfile.open(archive, "w") as opened:
+            for name, type_ in (("a", tarfile.REGTYPE), ("x" * 300, tarfile.DIRTYPE)):
+                info = tarfile.TarInfo(name)
+                info.type = type_
+                opened.addfile(info, io.BytesIO())
+    with pytest.raises(UserError, match="longer than 255 bytes"):
+        unpack(archive, place / "new")
+
+
+@both
+def test_a_name_may_have_255_bytes_and_no_letter_more(place, kind):
+    archive = MAKERS[kind](place.parent / f"a.{kind}", ("ö" * 127 + "x", b"1"))
+    unpack(archive, place / "new")
+    assert names(place / "new") == {"ö" * 127 + "x"}
+    shutil.rmtree(place / "new")
+    assert "longer than 255 bytes" in refused(place, kind, ("ö" * 128, b"1"))
+
+
+@both
+@pytest.mark.parametrize(("only", "before"), [("", "a/"), ("a", "")])
+def test_a_backslash_is_a_slash(place, kind, only, before):
+    wide = ["y" * 200, "z" * 200]
+    members = [("a\\b\\c", b"1"), ("a\\d", b"2"), ("\\".join(["a", *wide]), b"3")]
+    archive = MAKERS[kind](place.parent / "a", *members)
+    found = {f"{before}{name}" for name in ("b/c", "d", "/".join(wide))}
+    unpack(archive, place / "new", only=only)
+    assert names(place / "new") == found
+
+
+@both
+def test_what_an_honest_archive_holds_comes_out_whatever_its_size(place, kind, monkeypatch):
+    noise = random.Random(0).randbytes(50_000)
+    small = MAKERS[kind](place.parent / "small", ("a", bytes(1_000_000)))
+    assert module.MOST_PACKED * small.stat().st_size < 1_000_000
+    unpack(small, place / "small")
+    large = MAKERS[kind](place.parent / "large", ("a", noise))
+    monkeypatch.setattr(module, "SMALL", 1000)
+    unpack(large, place / "large")
+    assert (place / "large" / "a").read_bytes() == noise
+
+
+@both
+def test_what_does_not_fit_the_disk_is_said_before_it_is_written(place, kind, monkeypatch):
+    usage = type("Usage", (), {"free": 5003})
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage)
+    archive = MAKERS[kind](place.parent / f"a.{kind}", ("a", bytes(5000)), ("b", b"123"))
+    unpack(archive, place / "new")
+    shutil.rmtree(place / "new")
+    said = refused(place, kind, ("a", bytes(5000)))
+    assert said.startswith(f"{place}: 0.0 MB are needed and 0.0 MB are free; ")
+
+
+def test_a_disk_that_fills_meanwhile_is_not_the_fault_of_the_archive(place, monkeypatch):
+    monkeypatch.setattr(module, "copy", raising(OSError(errno.ENOSPC, "No space left on device")))
+    said = refused(place, "zip")
+    assert "get it again" not in said
+    assert "No space left on device" in said
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), UserError("x")])
+def test_what_was_unpacked_goes_however_it_ends(place, end, monkeypatch):
+    archive = make_zip(place.parent / "a", ("a", b"1"), ("b", b"2"))
+    monkeypatch.setattr(module, "copy", raising(end))
+    with pytest.raises(type(end)):
+        unpack(archive, place / "new")
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(("said", "words"), [(4, "longer than it says"), (6, "shorter than it")])
+def test_a_member_is_as_long_as_it_says(said, words):
+    target = io.BytesIO()
+    module.copy(io.BytesIO(b"12345"), target, size=5)
+    assert target.getvalue() == b"12345"
+    with pytest.raises(ValueError, match=words):
+        module.copy(io.BytesIO(b"12345"), io.BytesIO(), size=said)
+
+
+def test_a_tar_does_not_say_megabytes_about_a_member(place):
+    with tarfile.open(place.parent / "a", "w", format=tarfile.GNU_FORMAT) as opened:
+        info = tarfile.TarInfo("x" * (module.MOST_REMARKS + 1))
+        opened.addfile(info, io.BytesIO())
+    with pytest.raises(UserError, match="remarks of 1048578 bytes on one member"):
+        unpack(place.parent / "a", place / "new")
+
+
+def test_a_file_with_holes_is_refused(place):
+    with tarfile.open(place.parent / "a", "w", format=tarfile.GNU_FORMAT) as opened:
+        info = tarfile.TarInfo("sparse")
+        info.type = tarfile.GNUTYPE_SPARSE
+        opened.addfile(info)
+    with pytest.raises(UserError, match="'sparse' is a file with holes"):
+        unpack(place.parent / "a", place / "new")
+
+
+def test_a_damaged_member_packed_by_deflate_is_one_sentence(place):
+    archive = make_zip(place.parent / "a.zip", ("a", bytes(range(256)) * 400))
     content = bytearray(archive.read_bytes())
     content[40:60] = b"\xff" * 20
     archive.write_bytes(content)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from packaging.requirements import Requirement
-from trials import end_of
+from trials import end_of, killed
 
 from catnet.doctor import data, machine, packages, runs
 from catnet.doctor.line import Line, ask
@@ -266,10 +266,21 @@ def test_runs_that_are_not_whole(trained, tiny, tmp_path):
     (damaged / "run.yml").write_text("model: {rounds: many}\n")
     lines = list(runs.runs())
     assert "1 of 4" in line_of(lines, "runs", "ok").what
-    assert "step 4 of 7" in line_of(lines, f"run {begun.name}", "note").what
+    unfinished = line_of(lines, f"run {begun.name}", "note")
+    assert "step 4 of 7, without a checkpoint" in unfinished.what
+    assert unfinished.remedy == "`catnet train` with the same file and settings begins anew"
     assert "has no run.yml" in line_of(lines, "run lost", "problem").what
     assert "run.yml" in line_of(lines, "run damaged", "problem").what
     assert len(lines) == 4
+
+
+def test_a_run_with_a_checkpoint_goes_on_from_it(tiny):
+    folder = killed(tiny("train.steps=7"), stop=5)
+    line = line_of(runs.runs(), f"run {folder.path.name}", "note")
+    assert line.what == "unfinished, logged up to step 5 of 7"
+    assert line.remedy == (
+        "`catnet train` with the same file and settings goes on from the last checkpoint"
+    )
 
 
 def test_a_run_without_its_data_is_orphaned(home, trained):

@@ -241,6 +241,38 @@ def test_a_fixed_stage_leaves_every_other_gradient_as_it_is():
             torch.testing.assert_close(pairs[name].grad, weight.grad, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("batch_norm", ["trained", "frozen"])
+def test_weights_that_nothing_uses_are_fixed_and_nothing_else_changes(batch_norm):
+    encoder = Encoder(name="efficientnet-b0", weights="none", output_stride=8, dim=8)
+    if batch_norm == "frozen":
+        encoder.freeze_statistics()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    modes = [module.training for module in encoder.modules()]
+    drawn = torch.get_rng_state()
+    encoder.fix_unused((64, 96))
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert [module.training for module in encoder.modules()] == modes
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+    fixed = {name for name, weight in encoder.named_parameters() if not weight.requires_grad}
+    assert fixed == {
+        f"backbone.{name}" for name in ("_conv_head.weight", "_bn1.weight", "_bn1.bias")
+    }
+    encoded = encoder(torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)))
+    (encoded.feature.square().sum() + encoded.deep.square().sum()).backward()
+    without = {name for name, weight in encoder.named_parameters() if weight.grad is None}
+    assert without == fixed
+
+
+def test_of_an_encoder_that_uses_all_its_weights_none_is_fixed():
+    encoder = Encoder(name="tu-resnet18", weights="none", output_stride=16, dim=8)
+    encoder.fix_unused((64, 64))
+    assert all(weight.requires_grad for weight in encoder.parameters())
+    encoder.fix_deep()
+    fixed = [weight.requires_grad for weight in encoder.parameters()]
+    encoder.fix_unused((64, 64))
+    assert [weight.requires_grad for weight in encoder.parameters()] == fixed
+
+
 def test_no_grey_level_makes_the_statistics_infinite():
     encoder = Encoder(name="tu-resnet18", weights="none", output_stride=16, dim=8)
     loud = torch.randn(2, 1, 64, 64) * 1e18

@@ -1,5 +1,8 @@
 """What makes no sense as a question is refused before anything begins."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import yaml
 from trials import complaint
@@ -7,6 +10,7 @@ from trials import complaint
 from catnet.errors import UserError
 from catnet.paths import runs_home
 from catnet.question import load_question
+from catnet.runs import write_settings
 from catnet.sweep.jobs import plan_jobs
 from catnet.sweep.store import Sweep
 
@@ -96,3 +100,46 @@ def test_where_cards_are_looked_for_is_told_in_full(asked, tmp_path, monkeypatch
     sentence = complaint(["sweep", asked, "--list"], capsys)
     assert f"card 'tiny' is not in {tmp_path / 'datasets'} (there: none)" in sentence
     assert "`datasets` in the current folder" in sentence
+
+
+def test_the_runs_that_are_there_are_listed_once_for_all_variants(asked, monkeypatch):
+    for settings in ((), ("name=other", "seed=0")):
+        for job in plan_jobs(load_question(asked, settings)):
+            write_settings(job.folder)
+    assert len(list(runs_home().iterdir())) == 4, "those of another name have done as well"
+    listed = []
+
+    def counted(list_folder):
+        return lambda self, *given: listed.append(self) or list_folder(self, *given)
+
+    for name in ("glob", "iterdir"):
+        monkeypatch.setattr(Path, name, counted(getattr(Path, name)))
+    assert len(plan_jobs(load_question(asked, ()))) == 4
+    assert listed.count(runs_home()) == 1
+
+
+def test_of_several_folders_of_one_network_that_which_is_trained_is_taken(asked):
+    job, *_ = plan_jobs(load_question(asked, ()))
+
+    def same(name):
+        return runs_home() / f"{name}-{job.folder.identity}"
+
+    def taken():
+        return plan_jobs(load_question(asked, ()))[0].folder.path
+
+    for name in ("b", "a"):
+        write_settings(replace(job.folder, path=same(name)))
+        (same(name) / "run.yml").touch()
+    (runs_home() / job.folder.identity).mkdir()
+    (runs_home() / f"a-x{job.folder.identity}").mkdir()
+    same("0").mkdir()
+    assert taken() == same("a"), "without settings a folder is no run"
+    job.folder.path.mkdir()
+    assert taken() == job.folder.path
+    for name in ("b", "a"):
+        (same(name) / "model").mkdir()
+        (same(name) / "model" / "model.safetensors").touch()
+        assert taken() == same(name)
+    (job.folder.path / "model").mkdir()
+    (job.folder.path / "model" / "model.safetensors").touch()
+    assert taken() == job.folder.path
