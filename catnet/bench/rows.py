@@ -31,7 +31,7 @@ from catnet.bench.sides import (
     timed_episode,
     timed_plain,
 )
-from catnet.bench.volumes import library_masks, library_predictor, timed_volume
+from catnet.bench.volumes import as_trained, library_masks, timed_volume
 from catnet.data.phantom import draw_phantom
 from catnet.data.prepare import prepare_case
 from catnet.data.supervoxels import purity, supervoxels
@@ -94,7 +94,8 @@ def evaluation(scene: Scene) -> list[Row]:
     """A volume segmented for all organs, under one protocol, and under both as `evaluate` does."""
     query, support = scene.cases[:2]
     organs = scene.card.organs
-    predictor = library_predictor(scene.run(), scene)
+    predictor, share = as_trained(scene)
+    note = f"masks that keep {100 * share:.0f} % of the positions, about as after training"
 
     def library(protocols: tuple[str, ...]) -> None:
         library_masks(predictor, query, support, organs=organs, protocols=protocols)
@@ -107,6 +108,7 @@ def evaluation(scene: Scene) -> list[Row]:
             lambda _, these=protocols: scene.apart(timed_volume, these),
             lambda _, these=protocols: seconds(lambda: library(these), scene.device),
             **(some(scene, most=2) | {"warm": 0}),
+            note=note,
         )
         for protocols in (("EP2",), ("EP1", "EP2"))
     ]

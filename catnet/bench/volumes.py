@@ -5,11 +5,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Bool
 from numpy import ndarray
 
 from catnet.bench.plain_evaluation import plain_volume
 from catnet.bench.scene import Scene
+from catnet.bench.thresholds import keep_few
 from catnet.config import EvaluateSettings
 from catnet.data.store import Case, write_folder
 from catnet.engine import set_up_cpu
@@ -23,11 +25,7 @@ from catnet.runs import RunFolder
 
 
 def evaluation_model(folder: RunFolder) -> Network:
-    """The network that a run starts with.
-
-    Its masks keep nearly every position, where those of a trained one keep an organ's: the library,
-    which computes the attention of kept positions alone, has nothing of that here.
-    """
+    """The network that a run starts with."""
     return initial_model(folder.run.model, seed=folder.run.seed).eval()
 
 
@@ -36,6 +34,12 @@ def library_predictor(folder: RunFolder, scene: Scene) -> NetworkPredictor:
     set_up_cpu(folder.run.machine)
     precision = DTYPE[folder.run.train.precision]
     return NetworkPredictor(evaluation_model(folder), device=scene.device, precision=precision)
+
+
+def as_trained(scene: Scene) -> tuple[NetworkPredictor, float]:
+    """That predictor once its masks keep as little as after training, and the share that is."""
+    predictor = library_predictor(scene.run(), scene)
+    return predictor, keep_few(predictor, *scene.cases[:2], organs=scene.card.organs)
 
 
 def library_masks(
@@ -54,8 +58,11 @@ def library_masks(
 
 @lru_cache(maxsize=1)
 def plain_model(scene: Scene) -> Network:
-    """That network, for a process that evaluates with it several times."""
-    return evaluation_model(scene.run()).to(scene.device)
+    """The network of `as_trained`, for a process that evaluates with it several times."""
+    model = evaluation_model(scene.run())
+    predictor = NetworkPredictor(model, device=scene.device, precision=torch.float32)
+    keep_few(predictor, *scene.cases[:2], organs=scene.card.organs)
+    return model
 
 
 def timed_volume(scene: Scene, protocols: Sequence[str], most: int | None = None) -> float:
