@@ -80,7 +80,14 @@ def draw_step(folder: RunFolder, step: int, *, exact: bool, report: Report) -> t
     done = resume(folder, objective, optimizer, say=ignore, last=step - 1)
     for number in range(done, step - 1) if exact else ():
         episode = training_batch(source, run, engine=engine, step=number)
-        find_gradient(objective, episode, optimizer, engine=engine, clip=run.train.clip)
+        find_gradient(
+            objective,
+            episode,
+            optimizer,
+            engine=engine,
+            clip=run.train.clip,
+            draw=(run.seed, number),
+        )
         set_rate(optimizer, learning_rate(run.train, number))
         optimizer.step()
         report(number + 1 - done, step - 1 - done)
@@ -115,7 +122,14 @@ def replay(snapshot: Snapshot, *, source: Path) -> Replay:
     episode = snapshot.episode.to(engine.device)
     unsound = [*unsound_before(objective, episode)]
     with watched(objective) as found:
-        losses, norm = find_gradient(objective, episode, optimizer, engine=engine, clip=0.0)
+        losses, norm = find_gradient(
+            objective,
+            episode,
+            optimizer,
+            engine=engine,
+            clip=0.0,
+            draw=(snapshot.run.seed, snapshot.step - 1),
+        )
     unsound += found
     unsound += [
         f"the gradient of {name}"

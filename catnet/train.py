@@ -7,6 +7,7 @@ if it had never stopped: weights, optimizer state and the number of finished ste
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -54,7 +55,12 @@ def train(
 
     for step, episode in enumerate(episodes(source, run, engine=engine, start=done), start=done):
         losses, norm = find_gradient(
-            forward, episode, optimizer, engine=engine, clip=run.train.clip
+            forward,
+            episode,
+            optimizer,
+            engine=engine,
+            clip=run.train.clip,
+            draw=(run.seed, step),
         )
         guard.check(step + 1, loss=losses.total, norm=norm, model=objective)
         set_rate(optimizer, learning_rate(run.train, step))
@@ -79,14 +85,25 @@ def find_gradient(
     *,
     engine: Engine,
     clip: float,
+    draw: tuple[int, int],
 ) -> tuple[Losses, Float[Tensor, ""]]:
-    """The losses of a step and the norm that its gradient had before it was clipped."""
+    """The losses of a step and the norm that its gradient had before it was clipped.
+
+    What an encoder draws at random in it, such as the layers that it leaves out, follows from
+    `draw`: the seed of the run, and the step counted from 0.
+    """
+    seed_layers(*draw, engine.rank)
     optimizer.zero_grad()  # first, so that the last gradient takes no room beside this pass
     with engine.autocast(), engine.compiling():
         losses = forward(episode)
     losses.total.backward()
     norm = nn.utils.clip_grad_norm_(forward.parameters(), clip or math.inf)
     return losses, norm
+
+
+def seed_layers(*place: int) -> None:
+    """Layers of libraries draw from torch's own generator, and know no other."""
+    torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
 
 def check_finite(folder: RunFolder, objective: Objective) -> None:

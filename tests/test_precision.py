@@ -68,7 +68,9 @@ def test_training_on_hostile_episodes_stays_finite(steps):
     optimizer = build_optimizer(objective, run.train)
     for number in range(steps):
         names, episode = hostile(number)
-        losses, norm = find_gradient(objective, episode, optimizer, engine=engine, clip=1.0)
+        losses, norm = find_gradient(
+            objective, episode, optimizer, engine=engine, clip=1.0, draw=(0, number)
+        )
         assert losses.total.isfinite(), (number, names)
         assert norm.isfinite(), (number, names)
         optimizer.step()

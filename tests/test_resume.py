@@ -4,6 +4,7 @@ import signal
 from dataclasses import replace
 
 import pytest
+import torch
 from safetensors.torch import load
 from trials import assert_same, finish, killed, run, start, wait_for_line, weights_of
 
@@ -48,6 +49,13 @@ def test_a_stage_that_is_fixed_stays_as_it_was(tiny):
     same = {name for name, weight in network.named_parameters() if end[name].equal(weight)}
     assert fixed
     assert same == fixed
+    assert_same(straight, run(killed(tiny("name=again", *settings), stop=5)))
+
+
+def test_an_encoder_that_leaves_layers_out_at_random_leaves_out_the_same(tiny):
+    settings = ("model.encoder=efficientnet-b0", "train.steps=5")
+    straight = run(tiny("name=straight", *settings))
+    torch.manual_seed(7)
     assert_same(straight, run(killed(tiny("name=again", *settings), stop=5)))
 
 
