@@ -60,6 +60,9 @@ Folders: CATNET_DATA (~/catnet/data), CATNET_RUNS (~/catnet/runs), CATNET_CARDS 
 """
 
 
+GO_ON = ("phantom", "fetch", "prepare", "supervoxels", "evaluate", "sweep")  # with what is done
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, call, and end with one sentence where the user can mend something."""
     for stream in (sys.stdout, sys.stderr):
@@ -69,9 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module="torch|timm")
     if parent := os.environ.pop(FOLLOW, ""):
         follow(int(parent))
-    stopped = "the same command goes on from here"
+    stopped = "the same command begins anew"
     try:
         name = choose(given)
+        stopped = "the same command goes on from here" if name in GO_ON else stopped
         module = import_module(f"catnet.commands.{name}")
         stopped = getattr(module, "STOPPED", stopped)
         parser = Parser(

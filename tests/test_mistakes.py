@@ -185,11 +185,14 @@ def test_our_own_bugs_show_a_traceback(monkeypatch):
         main(["supervoxels", "tiny"])
 
 
-def test_control_c_is_130(capsys, monkeypatch):
-    monkeypatch.setattr("catnet.commands.supervoxels.run", raising(KeyboardInterrupt()))
-    status, out, err = end_of(["supervoxels", "tiny"], capsys)
+@pytest.mark.parametrize(
+    ("command", "said"), [("supervoxels", "goes on from here"), ("doctor", "begins anew")]
+)
+def test_control_c_is_130(command, said, capsys, monkeypatch):
+    monkeypatch.setattr(f"catnet.commands.{command}.run", raising(KeyboardInterrupt()))
+    status, out, err = end_of([command, *(["tiny"] if command == "supervoxels" else [])], capsys)
     assert (status, out) == (130, "")
-    assert err == "catnet: stopped; the same command goes on from here\n"
+    assert err == f"catnet: stopped; the same command {said}\n"
 
 
 def test_control_c_while_a_process_trains(tiny, tiny_home):
