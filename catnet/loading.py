@@ -9,7 +9,6 @@ where the slices lie on the GPU (`machine.cases`) everything but the numbers.
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -74,22 +73,7 @@ def recipe_of(settings: AugmentSettings) -> Recipe:
 def finish(begun: Begun, source: EpisodeSource, *, engine: Engine) -> Episode:
     """The augmented episodes of a step, on the device; the host waits for nothing."""
     episode = source.read(begun.draws) if begun.episode is None else begun.episode
-    with one_thread():
-        return augment(episode.to(engine.device), begun.params.to(engine.device))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """What changes a slice is over before two threads have met, the more on a CPU with other work.
-
-    So it is in loader processes, where torch sees to it.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return augment(episode.to(engine.device), begun.params.to(engine.device))
 
 
 @dataclass(frozen=True)

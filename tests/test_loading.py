@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 from trials import assert_same, run, weights_of
 
-from catnet.augment import augment
 from catnet.config import Run
 from catnet.data import slices
 from catnet.data.slices import MappedSlices, ResidentSlices, resident_bytes
@@ -142,22 +141,3 @@ def test_the_step_is_compiled_where_a_run_asks(tiny, monkeypatch):
     assert asked == []
     assert_same(plain, run(tiny("name=compiled", "machine.compile=true")))
     assert len(asked) == 1
-
-
-def test_slices_are_changed_by_one_thread(tiny, monkeypatch):
-    folder = tiny("machine.loaders=0")
-    _, source = open_training(folder)
-    before = torch.get_num_threads()
-    found = []
-
-    def noting(*given):
-        found.append(torch.get_num_threads())
-        return augment(*given)
-
-    monkeypatch.setattr("catnet.loading.augment", noting)
-    try:
-        torch.set_num_threads(2)
-        training_batch(source, folder.run, engine=ENGINE, step=0)
-        assert (found, torch.get_num_threads()) == ([1], 2)
-    finally:
-        torch.set_num_threads(before)
