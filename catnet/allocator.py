@@ -2,7 +2,8 @@
 
 glibc gives large blocks back to the system as soon as they are freed. The tensors of the next step
 are then new to it, and every 4 KiB of them interrupts the process once: up to a third of the time
-that a training step takes on a CPU, more or less of it by the luck of what was freed first.
+that a training step takes on a CPU, more or less of it by the luck of what was freed first. The
+process gets no smaller in return.
 """
 
 import ctypes
@@ -10,8 +11,8 @@ import os
 import platform
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as malloc.h numbers what mallopt changes
-MOST = 2**30  # bytes: what is larger is given back all the same
-NAMED = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+LARGEST = 2**30, 2**25  # bytes, above which a block is given back; older versions take the second
+NAMED = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
 def keep_freed_memory() -> bool:
@@ -19,7 +20,9 @@ def keep_freed_memory() -> bool:
 
     It is not where the C library is another one, and where the environment sets it otherwise.
     """
-    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in NAMED):
+    set_otherwise = "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
+    if platform.libc_ver()[0] != "glibc" or set_otherwise or any(n in os.environ for n in NAMED):
         return False
     libc = ctypes.CDLL(None)
-    return all(libc.mallopt(what, MOST) for what in (MMAP_THRESHOLD, TRIM_THRESHOLD))
+    kept = any(libc.mallopt(MMAP_THRESHOLD, most) for most in LARGEST)
+    return bool(libc.mallopt(TRIM_THRESHOLD, LARGEST[0])) and kept

@@ -60,7 +60,7 @@ Folders: CATNET_DATA (~/catnet/data), CATNET_RUNS (~/catnet/runs), CATNET_CARDS 
 """
 
 
-GO_ON = ("phantom", "fetch", "prepare", "supervoxels", "evaluate", "sweep")  # with what is done
+GO_ON = ("phantom", "fetch", "prepare", "supervoxels", "sweep")  # with what is done already
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

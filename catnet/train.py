@@ -5,7 +5,8 @@ if it had never stopped: weights, optimizer state and the number of finished ste
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -92,18 +93,21 @@ def find_gradient(
     What an encoder draws at random in it, such as the layers that it leaves out, follows from
     `draw`: the seed of the run, and the step counted from 0.
     """
-    seed_layers(*draw, engine.rank)
     optimizer.zero_grad()  # first, so that the last gradient takes no room beside this pass
-    with engine.autocast(), engine.compiling():
+    seeded = seeded_layers(*draw, engine.rank, device=engine.device)
+    with seeded, engine.autocast(), engine.compiling():
         losses = forward(episode)
     losses.total.backward()
     norm = nn.utils.clip_grad_norm_(forward.parameters(), clip or math.inf)
     return losses, norm
 
 
-def seed_layers(*place: int) -> None:
-    """Layers of libraries draw from torch's own generator, and know no other."""
-    torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+@contextmanager
+def seeded_layers(*place: int, device: torch.device) -> Iterator[None]:
+    """Layers of libraries draw from torch's own generator, which is left as it was."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        yield
 
 
 def check_finite(folder: RunFolder, objective: Objective) -> None:

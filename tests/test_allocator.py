@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from trials import raising
+
+from catnet.allocator import keep_freed_memory
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 
@@ -28,7 +31,8 @@ PAGES = 5 * 2 * 48 * 2**20 // 4096
 
 def faults(what, **environment):
     """Whether it is kept, and the page faults of ten tensors of 48 MiB."""
-    plain = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+    others = ("MALLOC_", "GLIBC_TUNABLES")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     done = subprocess.run(
         [sys.executable, "-c", FAULTS, what],
         capture_output=True,
@@ -50,7 +54,20 @@ def test_without_it_every_tensor_is_new():
     assert faults("leave")[1] > PAGES / 2
 
 
-def test_the_environment_goes_first():
-    kept, count = faults("keep", MALLOC_MMAP_THRESHOLD_="1048576")
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"MALLOC_MMAP_THRESHOLD_": "1048576"},
+        {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1048576"},
+    ],
+)
+def test_the_environment_goes_first(given):
+    kept, count = faults("keep", **given)
     assert not kept
     assert count > PAGES / 2
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr("catnet.allocator.platform.libc_ver", lambda: ("", ""))
+    monkeypatch.setattr("catnet.allocator.ctypes.CDLL", raising(OSError("there is none")))
+    assert not keep_freed_memory()

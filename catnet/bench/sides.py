@@ -176,9 +176,11 @@ def plain_faults(scene: Scene, step: int) -> int:
 
 
 def page_faults(side: Side, step: int) -> int:
-    """How often an episode interrupts the process for memory that is new to it."""
+    """How often an episode, once drawn, interrupts the process for memory that is new to it."""
+    episode = side.draw(step)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    timed_episode(side, step)
+    side.forward(episode).backward()
+    side.update(step)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // side.batch
 
 

@@ -27,6 +27,11 @@ from catnet.files import alone
 from catnet.report.tables import summarize, terminal_table
 from catnet.runs import RunFolder, open_run_folder
 
+STOPPED = (
+    "runs that are finished are kept, and the same command evaluates the one at hand from its "
+    "beginning"
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from catnet.export.folder import export
 
+STOPPED = "delete the folder that it began, and give the same command again"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""

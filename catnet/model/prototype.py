@@ -68,7 +68,7 @@ class PrototypeNetwork(Network):
         counts: Sequence[int] | None = None,
     ) -> Prediction:
         """One mask, by the head alone."""
-        support = support.for_queries(counts)
+        feature = for_queries(support.feature, counts)
         share = for_queries(to_tokens(support_mask, like=support.feature), counts)
-        logits = self.head(support.feature, share, query.feature)
-        return Prediction((logits,), support.feature, query.feature, support_mask.shape[-2:])
+        logits = self.head(feature, share, query.feature)
+        return Prediction((logits,), feature, query.feature, support_mask.shape[-2:])
