@@ -13,14 +13,23 @@ from catnet.allocator import keep_freed_memory
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 
 FAULTS = """
-import resource, sys
-import torch
+import ctypes, resource, sys
 from catnet.allocator import keep_freed_memory
 
 kept = keep_freed_memory() if sys.argv[1] == "keep" else False
-make = lambda: [torch.ones(2**20 * 12) for _ in range(2)]  # 48 MiB each
-for _ in range(5):
-    make()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+size = 48 * 2**20
+
+def make():
+    blocks = [libc.malloc(size) for _ in range(2)]
+    for block in blocks:
+        ctypes.memset(block, 1, size)
+    for block in blocks:
+        libc.free(block)
+
+make()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
     make()
@@ -30,7 +39,7 @@ PAGES = 5 * 2 * 48 * 2**20 // 4096
 
 
 def faults(what, **environment):
-    """Whether it is kept, and the page faults of ten tensors of 48 MiB."""
+    """Whether it is kept, and the page faults of ten blocks of 48 MiB."""
     others = ("MALLOC_", "GLIBC_TUNABLES")
     plain = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     done = subprocess.run(
@@ -50,7 +59,7 @@ def test_what_is_freed_is_used_again():
     assert count < PAGES / 20
 
 
-def test_without_it_every_tensor_is_new():
+def test_without_it_every_block_is_new():
     assert faults("leave")[1] > PAGES / 2
 
 
