@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from catnet.errors import UserError
-from catnet.model.ops import for_queries
 from catnet.model.weights import first_difference
 from catnet.torchvision_guard import guard_torchvision
 from catnet.types import Images
@@ -43,10 +42,6 @@ class Encoded:
     def __getitem__(self, which: slice | list[int] | Tensor) -> "Encoded":
         """Some slices of the batch."""
         return Encoded(self.feature[which], self.deep[which])
-
-    def for_queries(self, counts: Sequence[int] | None) -> "Encoded":
-        """Supports for the queries, each as often as it counts."""
-        return Encoded(for_queries(self.feature, counts), for_queries(self.deep, counts))
 
     def copy(self) -> "Encoded":
         """The same in memory of its own, so that a batch is let go of when one slice is kept."""

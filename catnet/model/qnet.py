@@ -66,9 +66,10 @@ class QNet(Network):
         counts: Sequence[int] | None = None,
     ) -> TwoScales:
         """Segment encoded queries with encoded supports and their masks, at both scales."""
-        support, support_mask = support.for_queries(counts), for_queries(support_mask, counts)
         threshold = self.threshold(reduce(query.deep, "b c h w -> b c", "mean")).squeeze(1)
-        supports = support.feature, over_shots(self.coarse, support.deep)
+        scales = support.feature, over_shots(self.coarse, support.deep)
+        supports = [for_queries(scale, counts) for scale in scales]
+        support_mask = for_queries(support_mask, counts)
         queries = query.feature, self.coarse(query.deep)
         fine, coarse = (
             self.segment_scale(one, support_mask, other, threshold=threshold)

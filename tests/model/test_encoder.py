@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from catnet.errors import UserError
 from catnet.model.encoder import LOUDEST, Encoded, Encoder
+from catnet.model.ops import for_queries
 
 close = {"rtol": 1e-4, "atol": 1e-4}  # filters are summed, and kept, in float32
 
@@ -189,18 +190,24 @@ def test_slices_must_be_multiples_of_32(size):
         make()(torch.zeros(1, 1, *size))
 
 
-def test_encoded_slices_can_be_chosen_and_repeated():
+def test_encoded_slices_can_be_chosen():
     feature, deep = torch.arange(6.0).reshape(3, 2, 1, 1), torch.arange(3.0).reshape(3, 1, 1, 1)
     encoded = Encoded(feature, deep)
     assert torch.equal(encoded[1:].feature, feature[1:])
     assert torch.equal(encoded[1:].deep, deep[1:])
-    for counts, rows in (([2, 0, 1], [0, 0, 2]), (None, [0, 1, 2])):
-        repeated = encoded.for_queries(counts)
-        assert torch.equal(repeated.feature, feature[rows])
-        assert torch.equal(repeated.deep, deep[rows])
-    alone = encoded[1:2].for_queries([4])
-    assert torch.equal(alone.feature, feature[[1] * 4])
-    assert alone.feature.data_ptr() == encoded[1:2].feature.data_ptr()
+
+
+@pytest.mark.parametrize(("counts", "rows"), [([2, 0, 1], [0, 0, 2]), (None, [0, 1, 2])])
+def test_supports_stand_as_often_as_they_count(counts, rows):
+    feature = torch.arange(6.0).reshape(3, 2, 1, 1)
+    assert torch.equal(for_queries(feature, counts), feature[rows])
+
+
+def test_a_support_alone_is_repeated_without_a_copy():
+    feature = torch.arange(6.0).reshape(3, 2, 1, 1)[1:2]
+    repeated = for_queries(feature, [4])
+    assert torch.equal(repeated, feature[[0] * 4])
+    assert repeated.data_ptr() == feature.data_ptr()
 
 
 @pytest.mark.parametrize("stride", [8, 16])
