@@ -79,7 +79,16 @@ def load_checkpoint(
         state.setdefault(int(number), {})[field] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    lay_out(optimizer)
     return int(facts["step"])
+
+
+def lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Let what is kept of a weight lie in memory as the weight does, so that steps round alike."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == weight.shape:
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def check_facts(path: Path, facts: dict[str, str], *, run: str) -> None:

@@ -36,9 +36,8 @@ class Engine:
         return self.rank == 0
 
     def place(self, module: nn.Module) -> nn.Module:
-        """`module` on the device; on a GPU its convolutions want the channels last."""
-        layout = torch.channels_last if self.device.type == "cuda" else torch.preserve_format
-        return module.to(self.device, memory_format=layout)
+        """`module` on the device, its channels last, as convolutions are quickest."""
+        return module.to(self.device, memory_format=torch.channels_last)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """`module`, its gradients averaged over the processes, compiled where the run asks."""
