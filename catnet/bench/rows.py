@@ -24,10 +24,12 @@ from catnet.bench.pairs import Row, in_pairs, paired_row, part_rows
 from catnet.bench.plain_volumes import plain_prepared, plain_supervoxels
 from catnet.bench.scene import Scene
 from catnet.bench.sides import (
+    IN_A_ROW,
     LibrarySide,
     PlainSide,
     page_faults,
     plain_faults,
+    timed_drawing,
     timed_episode,
     timed_plain,
 )
@@ -51,11 +53,10 @@ def sampling(scene: Scene) -> list[Row]:
         rows.append(
             paired_row(
                 f"sampling and augmentation, an episode, batch {batch}",
-                lambda step: seconds(lambda: plain.draw(step), scene.device),
-                lambda step, side=library: (
-                    seconds(lambda: side.draw(step), scene.device) / side.batch
-                ),
+                partial(timed_drawing, plain),
+                partial(timed_drawing, library),
                 pairs=4 * scene.size.repeats,
+                note=f"{IN_A_ROW} steps in a row on either side, as a loader process draws them",
             )
         )
     return rows
