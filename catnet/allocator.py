@@ -13,6 +13,7 @@ import platform
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as malloc.h numbers what mallopt changes
 LARGEST = 2**30, 2**25  # bytes, above which a block is given back; older versions take the second
 NAMED = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+TUNABLES = ("glibc.malloc.mmap_threshold=", "glibc.malloc.trim_threshold=")
 
 
 def keep_freed_memory() -> bool:
@@ -20,8 +21,9 @@ def keep_freed_memory() -> bool:
 
     It is not where the C library is another one, and where the environment sets it otherwise.
     """
-    set_otherwise = "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
-    if platform.libc_ver()[0] != "glibc" or set_otherwise or any(n in os.environ for n in NAMED):
+    tuned = os.environ.get("GLIBC_TUNABLES", "")
+    set_otherwise = any(map(os.environ.get, NAMED)) or any(name in tuned for name in TUNABLES)
+    if set_otherwise or platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
     kept = any(libc.mallopt(MMAP_THRESHOLD, most) for most in LARGEST)

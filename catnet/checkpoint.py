@@ -21,6 +21,10 @@ from catnet.files import write_bytes
 from catnet.model.weights import first_difference
 
 KEPT = 2
+FIELDS = {  # what an optimizer keeps of a weight
+    torch.optim.SGD: {"momentum_buffer"},
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+}
 
 
 def save_checkpoint(
@@ -57,8 +61,8 @@ def load_checkpoint(
 ) -> int:
     """Restore `model` and `optimizer`; returns the number of finished steps.
 
-    Raises `UserError` for a file that is damaged, or of another run or architecture; nothing is
-    changed then.
+    Raises `UserError` for a file that is damaged, or of another run, architecture or optimizer;
+    nothing is changed then.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -72,15 +76,28 @@ def load_checkpoint(
     weights = under("model/", tensors)
     if name := first_difference(model.state_dict(), weights):
         raise UserError(f"{path}: checkpoint of another architecture ({name}); delete it")
+    state = optimizer_state(path, under("optimizer/", tensors), optimizer)
     model.load_state_dict(weights)
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in under("optimizer/", tensors).items():
-        number, field = name.split("/")
-        state.setdefault(int(number), {})[field] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     lay_out(optimizer)
     return int(facts["step"])
+
+
+def optimizer_state(
+    path: Path, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+) -> dict[int, dict[str, Tensor]]:
+    """What a file holds under `PARAMETER/NAME`, by parameter; raises `UserError` as above."""
+    weights = (weight for group in optimizer.param_groups for weight in group["params"])
+    shapes = {str(number): weight.shape for number, weight in enumerate(weights)}
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        number, _, field = name.partition("/")
+        wanted = torch.Size() if field == "step" else shapes.get(number)
+        if number not in shapes or field not in FIELDS[type(optimizer)] or value.shape != wanted:
+            raise UserError(f"{path}: checkpoint of another optimizer ({name}); delete it")
+        state.setdefault(int(number), {})[field] = value
+    return state
 
 
 def lay_out(optimizer: torch.optim.Optimizer) -> None:

@@ -8,6 +8,7 @@ A user's mistake ends with exit status 2; only our own bugs show a traceback.
 import argparse
 import difflib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from typing import NoReturn
 
 from catnet.errors import UserError
 from catnet.paths import FOLLOW
-from catnet.processes import follow
+from catnet.processes import ToldToEnd, follow, tidy_when_told_to_end
 
 COMMANDS = {
     "phantom": "write synthetic abdomens, to try everything without a download",
@@ -72,19 +73,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module="torch|timm")
     if parent := os.environ.pop(FOLLOW, ""):
         follow(int(parent))
-    stopped = "the same command begins anew"
+    stopped = "nothing was done yet"
     try:
         name = choose(given)
-        stopped = "the same command goes on from here" if name in GO_ON else stopped
         module = import_module(f"catnet.commands.{name}")
-        stopped = getattr(module, "STOPPED", stopped)
+        anew = f"the same command {'goes on from here' if name in GO_ON else 'begins anew'}"
+        stopped = getattr(module, "STOPPED", anew)
         parser = Parser(
             prog=f"catnet {name}",
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(parser)
-        module.run(parser.parse_intermixed_args(given[1:]))  # settings may follow options
+        options = parser.parse_intermixed_args(given[1:])  # settings may follow options
+        with tidy_when_told_to_end():
+            module.run(options)
     except UserError as error:
         fail(str(error), status=2)
     except BrokenPipeError:
@@ -95,10 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MemoryError as error:
         why = f" ({error})" if str(error) else ""
         fail(f"out of memory{why}; give smaller files or settings, or a larger machine", status=2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        status = 128 + (signal.SIGTERM if isinstance(error, ToldToEnd) else signal.SIGINT)
         if "LOCAL_RANK" in os.environ:
-            os._exit(130)  # one of several: the process that started them speaks
-        fail(f"stopped; {stopped}", status=130)
+            os._exit(status)  # one of several: the process that started them speaks
+        fail(f"stopped; {stopped}", status=status)
 
 
 class Parser(argparse.ArgumentParser):

@@ -164,7 +164,7 @@ class EvaluateSettings(Strict):
         ("copy", "untrained"), description="rows beside those of the network"
     )
     tolerance: float = Field(2.0, gt=0, description="of the surface Dice, mm")
-    batch: int = Field(8, ge=1, le=4096, description="slices that the network sees at once")
+    batch: int = Field(8, ge=1, le=4096, description="slices at once; fewer take less memory")
     predictions: bool = Field(True, description="write NIfTI labels on the raw grid")
     pictures: bool = Field(
         True, description="write a contour picture a query case, and what the report browses"
@@ -192,7 +192,10 @@ class MachineSettings(Strict):
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="device kind")
     devices: int = Field(1, ge=1, description="processes, one a device")
     threads: int = Field(
-        0, ge=0, le=4096, description="CPU threads of a process; 0 leaves it to torch"
+        0,
+        ge=0,
+        le=4096,
+        description="CPU threads of a process (last digits follow it); 0 leaves it to torch",
     )
     loaders: int = Field(
         1, ge=0, le=256, description="processes that make episodes ahead; 0 makes them in the loop"
@@ -207,8 +210,10 @@ class MachineSettings(Strict):
     gpu_share: float = Field(
         0.0, ge=0, le=64, description="GPUs of a run there; 0.5 for two on one"
     )
-    log_every: int = Field(20, ge=1, description="steps between two lines of the log")
-    checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
+    log_every: int = Field(20, ge=1, description="steps between two lines of log.jsonl")
+    checkpoint_every: int = Field(
+        500, ge=1, description="steps between two checkpoints, of which two stay"
+    )
     picture_every: int = Field(500, ge=1, description="steps between two episode pictures")
 
 

@@ -59,7 +59,9 @@ class Guard:
             weights = None if model is None else model.state_dict()
             save_snapshot(path, Snapshot(self.folder.run, step, self.redraw(step), weights))
         what, value = ("gradient", norm) if math.isfinite(loss) else ("loss", loss)
+        half = self.folder.run.train.precision == "bfloat16"
+        remedy = "lower train.rate" + (" or use train.precision=float32" if half else "")
         raise UserError(
-            f"{self.folder.path}: the {what} of step {step} is {value}; lower train.rate or use "
-            f"train.precision=float32, then start a new run; `catnet replay {path}` shows the step"
+            f"{self.folder.path}: the {what} of step {step} is {value}; {remedy}, then start a new "
+            f"run; `catnet replay {path}` shows the step"
         )

@@ -7,7 +7,6 @@ Step k is a pure function of (seed, k), so it makes no difference which process 
 where the slices lie on the GPU (`machine.cases`) everything but the numbers.
 """
 
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,6 +22,7 @@ from catnet.data.store import Case
 from catnet.engine import Engine
 from catnet.episode import Episode
 from catnet.errors import UserError
+from catnet.processes import leave_signals_to_parent
 
 AHEAD = 2  # steps that every loader process is ahead
 ROOM = 0.5  # share of a GPU's free memory that the cases may take
@@ -106,7 +106,7 @@ def episodes(source: EpisodeSource, run: Run, *, engine: Engine, start: int) -> 
         sampler=range(start, run.train.steps),
         num_workers=run.machine.loaders,
         prefetch_factor=AHEAD if run.machine.loaders else None,
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=begin_loading,
         pin_memory=engine.device.type == "cuda",
         generator=torch.Generator(),  # else torch draws a seed from the global one
     )
@@ -124,9 +124,9 @@ def episodes(source: EpisodeSource, run: Run, *, engine: Engine, start: int) -> 
         ) from None
 
 
-def ignore_interrupts(worker: int) -> None:
-    """In a loader process: Ctrl-C is for the process that trains, which ends this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def begin_loading(worker: int) -> None:
+    """In a loader process: signals are for the process that trains, which ends this one."""
+    leave_signals_to_parent()
 
 
 def place_cases(source: EpisodeSource, run: Run, *, engine: Engine) -> EpisodeSource:

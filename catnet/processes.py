@@ -2,11 +2,11 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 
 def follow(parent: int) -> None:
@@ -21,10 +21,25 @@ def end_with(parent: int) -> None:
     os._exit(143)
 
 
+def leave_signals_to_parent() -> None:
+    """Ctrl-C is for the process that started this one, and SIGTERM ends this one at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class ToldToEnd(KeyboardInterrupt):
+    """SIGTERM, as `timeout`, `kill` and SLURM send it."""
+
+
+def end(number: int, frame: object) -> NoReturn:
+    """Raise `ToldToEnd`."""
+    raise ToldToEnd
+
+
 @contextmanager
 def tidy_when_told_to_end() -> Iterator[None]:
     """Within, SIGTERM ends the process as Ctrl-C does: through every `finally`."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:

@@ -151,6 +151,11 @@ def check_unchanged(folder: RunFolder, cases: tuple[Case, ...], *, training: boo
             f"{path}: is gone, and with it what the run was trained on; bring it back, or delete "
             "the run's folder and train again"
         )
+    if known.get("identity", folder.identity) != folder.identity:
+        raise UserError(
+            f"{folder.path}: {SETTINGS} or {CARD} there were edited since this run began; bring "
+            "them back, or delete the folder and train again"
+        )
     now = data_facts(folder, cases, training=training)
     known.setdefault("supervoxels", now.get("supervoxels"))  # older runs did not note them
     if any(known.get(key) != fact for key, fact in now.items()):

@@ -19,9 +19,9 @@ from catnet.config import Run
 from catnet.episode import Episode
 from catnet.errors import UserError
 from catnet.files import write_bytes
+from catnet.paths import REPLAY
 from catnet.strict import explain
 
-FOLDER = "replay"  # in the folder of a run
 SIDE = 32  # pixels that the sides of a slice are multiples of
 
 
@@ -37,7 +37,7 @@ class Snapshot:
 
 def snapshot_path(folder: Path, step: int) -> Path:
     """Where the step that ended a run lies, in the folder of that run."""
-    return folder / FOLDER / f"fault-{step:0>8}.safetensors"
+    return folder / REPLAY / f"fault-{step:0>8}.safetensors"
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:

@@ -76,6 +76,11 @@ def test_the_environment_goes_first(given):
     assert count > PAGES / 2
 
 
+@pytest.mark.parametrize("given", ["glibc.malloc.tcache_count=0", "glibc.malloc.hugetlb=1"])
+def test_what_else_is_tuned_changes_nothing(given):
+    assert faults("keep", GLIBC_TUNABLES=given)[0]
+
+
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr("catnet.allocator.platform.libc_ver", lambda: ("", ""))
     monkeypatch.setattr("catnet.allocator.ctypes.CDLL", raising(OSError("there is none")))

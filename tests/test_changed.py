@@ -56,6 +56,13 @@ def test_cases_that_were_prepared_from_other_scans(case, own, tiny, tiny_home, t
     assert_same(run(tiny("name=straight")), run(begun))
 
 
+def test_settings_that_were_edited_in_the_folder_of_a_run(trained, capsys):
+    path = trained().path / "run.yml"
+    path.write_text(path.read_text().replace("rounds: 2", "rounds: 1"))
+    sentence = complaint(["evaluate", path.parent], capsys)
+    assert "run.yml or card.yml there were edited since this run began; bring them" in sentence
+
+
 def recut(case, *, min_size):
     """Other supervoxels in the name of the same setting, as another version might cut them."""
     labels = supervoxels(np.asarray(case.image), min_size=min_size)

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from catnet.checkpoint import load_checkpoint, save_checkpoint
+from catnet.checkpoint import checksum, load_checkpoint, save_checkpoint
 from catnet.errors import UserError
 from catnet.journal import forget_after
 
@@ -99,6 +99,40 @@ def test_a_checkpoint_that_was_changed_is_refused_and_changes_nothing(what, tmp_
     with pytest.raises(UserError, match=rf"^{path}: .*; delete it$"):
         load_checkpoint(path, copy, rebuilt, run="me")
     assert all(torch.equal(before[name], value) for name, value in copy.state_dict().items())
+
+
+FORGED = {
+    "a field of another optimizer": {"optimizer/0/exp_avg": torch.zeros(4, 3)},
+    "a parameter too many": {"optimizer/99/momentum_buffer": torch.zeros(4, 3)},
+    "no parameter": {"optimizer/zero/momentum_buffer": torch.zeros(4, 3)},
+    "another shape": {"optimizer/0/momentum_buffer": torch.zeros(3)},
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_whole_file_with_state_that_does_not_fit_changes_nothing(what, tmp_path):
+    model, built = small("sgd", steps=2)
+    save_checkpoint(tmp_path, model, built, step=2, run="me")
+    path = tmp_path / "step-00000002.safetensors"
+    tensors = load_file(path) | FORGED[what]
+    facts = {"step": "2", "run": "me"}
+    save_file(tensors, path, metadata={**facts, "checksum": checksum(tensors, facts)})
+    unchanged_by(path, *small("sgd", steps=1))
+
+
+def test_a_checkpoint_of_another_optimizer_changes_nothing(tmp_path):
+    for kind, other in (("sgd", "adamw"), ("adamw", "sgd")):
+        model, built = small(kind, steps=2)
+        save_checkpoint(tmp_path, model, built, step=2, run="me")
+        unchanged_by(tmp_path / "step-00000002.safetensors", *small(other, steps=1))
+
+
+def unchanged_by(path, model, optimizer):
+    """A checkpoint is refused for its optimizer's state, before anything of it is taken."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(UserError, match=rf"^{path}: checkpoint of another optimizer \(.*; delete"):
+        load_checkpoint(path, model, optimizer, run="me")
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_a_bit_that_turned_is_noticed_wherever_it_is(tmp_path):

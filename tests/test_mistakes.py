@@ -202,7 +202,8 @@ def test_control_c_is_130(given, said, capsys, monkeypatch):
     assert err.endswith(f"{said}\n")
 
 
-def test_control_c_while_a_process_trains(tiny, tiny_home):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_control_c_while_a_process_trains(number, tiny, tiny_home):
     folder = tiny("train.steps=5000")
     command = [sys.executable, "-m", "catnet", "train", tiny_home / "tiny.yml", "train.steps=5000"]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background: ignored
@@ -212,11 +213,11 @@ def test_control_c_while_a_process_trains(tiny, tiny_home):
         while not (folder.path / "log.jsonl").is_file():
             assert process.poll() is None
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert err == f"catnet: stopped; {STOPPED}\n"
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from trials import complaint, end_of, log_of, raising, run, silent
 
 from catnet.checkpoint import checkpoints
+from catnet.doctor.runs import runs
 from catnet.engine import Engine
 from catnet.episode import Episode
 from catnet.errors import UserError
@@ -40,8 +41,10 @@ def values_of(out):
 def test_a_run_ends_before_a_bad_step_is_saved(every, tiny, capsys):
     folder = tiny(*WILD, f"machine.log_every={every}", "machine.checkpoint_every=1")
     said = fail(folder)
+    (line,) = (line for line in runs() if line.subject == f"run {folder.path.name}")
+    assert f"catnet replay {snapshot_path(folder.path, 2)}" in line.remedy
     path = snapshot_path(folder.path, 2)
-    assert said.startswith(f"{folder.path}: the loss of step 2 is nan; lower train.rate or use")
+    assert said.startswith(f"{folder.path}: the loss of step 2 is nan; lower train.rate, then")
     assert said.endswith(f"`catnet replay {path}` shows the step")
     (saved,) = checkpoints(folder.checkpoints)
     assert saved.name == "step-00000001.safetensors"
@@ -54,6 +57,12 @@ def test_a_run_ends_before_a_bad_step_is_saved(every, tiny, capsys):
     assert out.endswith(f"picture: {path.with_suffix('.png')}\n")
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert fail(folder) == said  # nothing has come of going on from the checkpoint
+
+
+def test_half_precision_may_be_the_reason(tiny):
+    assert "lower train.rate or use train.precision=float32, then" in fail(
+        tiny(*WILD, "train.precision=bfloat16")
+    )
 
 
 def test_on_a_gpu_it_is_noticed_before_anything_is_saved(tiny, monkeypatch, capsys):

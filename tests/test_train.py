@@ -1,5 +1,6 @@
 import io
 import itertools
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ from catnet.train import (
     build_optimizer,
     learning_rate,
     open_training,
+    seeded_layers,
 )
 
 CPU = torch.device("cpu")
@@ -210,6 +212,39 @@ def test_episodes_are_augmented_as_the_run_says(tiny):
             for side in ("support", "query")
         ]
         assert sorted(kept) == [False, True]
+
+
+def test_layers_are_drawn_anew_for_every_step_and_process():
+    def drawn(*place):
+        with seeded_layers(*place, device=CPU):
+            return tuple(torch.rand(3).tolist())
+
+    torch.manual_seed(0)
+    places = [(1, 0, 0), (1, 1, 0), (1, 2, 0), (1, 0, 1), (2, 0, 0)]
+    assert len({drawn(*place) for place in places}) == len(places)
+    assert drawn(1, 2, 0) == drawn(1, 2, 0)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.rand(1))
+
+
+def test_a_step_draws_layers_by_its_number_and_its_process(tiny, monkeypatch):
+    folder = tiny("train.steps=2")
+    places = []
+
+    def remember(*place, device):
+        places.append(place)
+        return nullcontext()
+
+    monkeypatch.setattr("catnet.train.seeded_layers", remember)
+    run(folder)
+    assert places == [(folder.run.seed, 0, 0), (folder.run.seed, 1, 0)]
+
+
+def test_weights_are_trained_with_the_channels_last(tiny):
+    placed = Engine(CPU, 0, 1, mixed=False).place(build_objective(tiny().run))
+    weights = [weight for weight in placed.parameters() if weight.ndim == 4]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
 
 @pytest.mark.parametrize("compiled", [True, False])

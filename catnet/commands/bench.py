@@ -41,7 +41,6 @@ from catnet.bench.table import note_lines, speed_lines, terminal_curves, termina
 from catnet.commands.output import try_file
 from catnet.commands.progress import progress_bar
 from catnet.errors import UserError
-from catnet.processes import tidy_when_told_to_end
 
 STOPPED = "what was measured is lost, and the same command begins anew"
 SCREEN = 110  # columns
@@ -88,8 +87,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("--rows without a name measures nothing; name some, or give --curves")
     for path in files_of(options.folder, curve_names(curves)) if options.folder else ():
         try_file(path)
-    with tidy_when_told_to_end():
-        found = measured(options, curves)
+    found = measured(options, curves)
     show(found)
     if options.folder:
         print(*write_found(options.folder, found), sep="\n")

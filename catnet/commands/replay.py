@@ -3,7 +3,8 @@
 FILE is what a run has ended with when its loss or its gradient was no number: the episodes of that
 step and the weights before it. The folder of a RUN and --step K give any other step: the episode is
 always the very same, the weights are those of the nearest checkpoint before it (or the initial
-ones), and with --exact those that the run had then, for which it is trained on from there. Layers
+ones: a run keeps its last two), and with --exact those that the run had then, for which it is
+trained on from there. Layers
 that an encoder leaves out at random are those of the step where one process trained the run.
 
 Printed are the loss and its parts, the norm of the gradient, what the episodes hold, and the first
@@ -24,9 +25,10 @@ from catnet.episode import Episode
 from catnet.errors import UserError
 from catnet.files import write_bytes
 from catnet.journal import draw_episode
+from catnet.paths import REPLAY
 from catnet.replay import Replay, Report, draw_step, read_step, replay
 from catnet.runs import open_run_folder
-from catnet.snapshot import FOLDER, Snapshot
+from catnet.snapshot import Snapshot
 
 MOST = 8  # episodes in a picture
 STOPPED = "nothing was written, and the same command begins anew"
@@ -73,7 +75,7 @@ def open_step(options: argparse.Namespace, *, report: Report) -> tuple[Snapshot,
     weights = "initial" if done == 0 else f"after step {done}"
     if done == step - 1:
         weights += ", as they were then"
-    return snapshot, weights, folder.path / FOLDER / f"step-{step:0>8}.png"
+    return snapshot, weights, folder.path / REPLAY / f"step-{step:0>8}.png"
 
 
 def describe(snapshot: Snapshot, found: Replay, *, weights: str) -> list[str]:

@@ -1,8 +1,9 @@
 """Train the network of a run file; any setting can be given as key=value.
 
-The run's folder under $CATNET_RUNS is named by a hash of everything that decides its weights. The
-same command again goes on from the last checkpoint, and a finished run is left alone. Several
-processes: machine.devices=N, or `torchrun --nproc-per-node N -m catnet train ...`.
+The run's folder under $CATNET_RUNS is named by a hash of everything that decides its weights, up to
+how a machine and its number of threads round. The same command again goes on from the last
+checkpoint, and a finished run is left alone. Several processes: machine.devices=N, or
+`torchrun --nproc-per-node N -m catnet train ...`.
 
 example:
   catnet train experiments/baseline.yml data.fold=1 model.rounds=5 machine.accelerator=gpu

@@ -1,7 +1,6 @@
 """Independent tasks, one after the other or in several processes, whose mistakes stop no other."""
 
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -9,7 +8,7 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from catnet.errors import UserError
-from catnet.processes import follow
+from catnet.processes import follow, leave_signals_to_parent
 
 Result = TypeVar("Result")
 
@@ -64,4 +63,4 @@ def collect(future: Future) -> object:
 def begin(parent: int) -> None:
     """The process that started this one answers the keyboard, and this one ends with it."""
     follow(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_parent()

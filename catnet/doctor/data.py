@@ -79,7 +79,7 @@ def data_of(card: Card, folder: Path) -> Iterator[Line]:
         yield Line(subject, "ok", what)
         if few := shortage(card, len(cases)):
             yield Line(subject, "note", few, "prepare more cases, or mend the card's folds")
-        if 0 < len(cut) < len(ready):
+        if len(cut) < len(ready):
             what = f"{len(ready) - len(cut)} of {len(ready)} cases have no supervoxels of this card"
             yield Line(subject, "note", what, f"catnet supervoxels {card.name}")
     left = [path.name for path in folder.glob(".*-*") if path.is_dir()]

@@ -7,7 +7,7 @@ from catnet.data.store import open_cases
 from catnet.doctor.line import Line, ask
 from catnet.errors import UserError
 from catnet.files import held
-from catnet.paths import runs_home
+from catnet.paths import REPLAY, runs_home
 from catnet.runs import LOG, SETTINGS, RunFolder, check_unchanged, open_run_folder, read_json_lines
 
 SWEEPS = "sweeps"
@@ -48,7 +48,7 @@ def run_line(path: Path) -> Iterator[Line]:
     if not folder.trained:
         yield unfinished(folder, subject, lost)
     elif lost:
-        yield Line(subject, "problem", f"orphaned, it cannot be evaluated: {lost}", "see there")
+        yield Line(subject, "problem", "orphaned: it cannot be evaluated", lost)
     else:
         yield Line(subject, "ok", "trained")
 
@@ -69,7 +69,10 @@ def unfinished(folder: RunFolder, subject: str, lost: str) -> Line:
     if held(folder.path):
         return Line(subject, "ok", f"{what}, being trained now")
     if lost:
-        return Line(subject, "problem", f"{what}, and cannot go on: {lost}", "see there")
+        return Line(subject, "problem", f"{what}, and cannot go on", lost)
+    if faults := sorted((folder.path / REPLAY).glob("fault-*")):
+        remedy = f"`catnet replay {faults[-1]}` shows the step; lower train.rate in a new run"
+        return Line(subject, "note", f"{what}, ended by a number that is none", remedy)
     again = "`catnet train` with the same file and settings"
     if not folder.begun:
         return Line(subject, "note", f"{what}, without a checkpoint", f"{again} begins anew")

@@ -205,4 +205,5 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def first_line(error: Exception) -> str:
     """What a library says went wrong, in one line; where it says nothing, the kind of error."""
-    return str(error).strip("'\"").partition("\n")[0][:200] or type(error).__name__
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return text.strip().partition("\n")[0][:200] or type(error).__name__

@@ -1,7 +1,8 @@
 """The tokens that a mask keeps, gathered: what would be dropped afterwards is not computed.
 
 With an organ's 80 of 1024 tokens, attention from or to them alone costs their share. How many there
-are has to be read back, for which a GPU would wait, so there all tokens are computed and masked.
+are has to be read back, for which a GPU would wait and a compiled graph would end, so there all
+tokens are computed and masked.
 """
 
 from dataclasses import dataclass
@@ -37,8 +38,8 @@ class Kept:
 
 
 def kept_tokens(mask: Float[Tensor, "b n"]) -> Kept | None:
-    """Where `mask` is not zero; None on a GPU, which should compute all and mask afterwards."""
-    if mask.device.type != "cpu":
+    """Where `mask` is not zero; None where all are computed, on a GPU or in a compiled graph."""
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():
         return None
     kept = mask != 0
     most = max(int(kept.sum(dim=1).max()), 1)

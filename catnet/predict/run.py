@@ -11,7 +11,6 @@ import csv
 import json
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -28,7 +27,7 @@ from catnet.files import alone, clear_named, write_text
 from catnet.predict.plan import WRITTEN, Wanted, recorded
 from catnet.predict.query import predict_query
 from catnet.predict.session import Request, Session, open_session
-from catnet.processes import follow
+from catnet.processes import follow, leave_signals_to_parent
 from catnet.strict import read_json
 
 SUMMARY, TABLE = "summary.json", "summary.csv"
@@ -110,7 +109,7 @@ def in_processes(
 def begin_process(parent: int, threads: int) -> None:
     """An interrupt is for the process that waits, and this one ends with it; threads are shared."""
     follow(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_parent()
     torch.set_num_threads(threads)
 
 

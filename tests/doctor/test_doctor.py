@@ -288,9 +288,9 @@ def test_a_run_without_its_data_is_orphaned(home, trained):
     shutil.rmtree(home / "tiny" / "3")
     line = line_of(runs.runs(), f"run {path.name}", "problem")
     assert "orphaned" in line.what
-    assert "have changed since this run was trained" in line.what
+    assert "have changed since this run was trained" in line.remedy
     shutil.rmtree(home / "tiny")
-    assert "no prepared case" in line_of(runs.runs(), f"run {path.name}", "problem").what
+    assert "no prepared case" in line_of(runs.runs(), f"run {path.name}", "problem").remedy
 
 
 def test_a_run_that_is_being_trained_is_no_concern(home, tiny):
