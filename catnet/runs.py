@@ -174,7 +174,7 @@ def data_facts(folder: RunFolder, cases: tuple[Case, ...], *, training: bool) ->
     }
     if training and folder.run.data.labels == "supervoxels":
         facts["supervoxels"] = {
-            case.name: digest(case.supervoxel_meta.model_dump(mode="json"))
+            case.name: digest(case.supervoxel_meta.model_dump(mode="json", exclude_defaults=True))
             for case in split(folder.card, cases, folder.run.data.fold).training
         }
     return facts

@@ -40,6 +40,9 @@ def train(
     run = folder.run
     cases, source = open_training(folder)
     engine = start_engine(run)
+    if engine.first:
+        for case in source.cases:
+            case.check_content("image", source.sampler.array)
     source = place_cases(source, run, engine=engine)
     objective = engine.place(build_objective(run))
     optimizer = build_optimizer(objective, run.train)

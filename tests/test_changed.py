@@ -56,6 +56,36 @@ def test_cases_that_were_prepared_from_other_scans(case, own, tiny, tiny_home, t
     assert_same(run(tiny("name=straight")), run(begun))
 
 
+def touch(folder, name):
+    """Change one value of an array and leave its file as long as it was."""
+    path = folder / f"{name}.npy"
+    array = np.load(path)
+    array.flat[array.size // 2] += 1
+    np.save(path, array)
+
+
+@pytest.mark.parametrize("name", ["image", "supervoxels"])
+def test_a_value_that_has_changed_in_what_trains(name, own, tiny, tiny_home, capsys):
+    begun = killed(tiny(), stop=5)
+    folder = own / "data" / "tiny" / "6"
+    touch(folder, name)
+    sentence = complaint(["train", tiny_home / "tiny.yml"], capsys)
+    assert sentence.startswith(f"{folder / name}.npy: holds other values than were written; delete")
+    shutil.rmtree(folder)
+    prepare(own, capsys)
+    assert_same(run(tiny("name=straight")), run(begun))
+
+
+@pytest.mark.parametrize("name", ["image", "label"])
+def test_a_value_that_has_changed_in_what_is_tested(name, own, trained, capsys):
+    folder = own / "data" / "tiny" / "1"
+    touch(folder, name)
+    sentence = f"{folder / name}.npy: holds other values than were written"
+    assert sentence in complaint(["evaluate", trained().path], capsys)
+    _, out, _ = end_of(["check", "tiny", "-o", own / "sheet.png", "--strict"], capsys)
+    assert "holds other values than were written" in " ".join(out.split())
+
+
 def test_settings_that_were_edited_in_the_folder_of_a_run(trained, capsys):
     path = trained().path / "run.yml"
     path.write_text(path.read_text().replace("rounds: 2", "rounds: 1"))

@@ -7,6 +7,7 @@ $CATNET_DATA/CARD/CASE/image.npy        float32 (d, h, w), z-scored
                       /supervoxels.json their settings, pixels a slice
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -52,6 +53,7 @@ class Meta(Strict):
     pixels: dict[str, tuple[int, ...]]
     remarks: tuple[str, ...] = ()
     resampled: bool = False  # the label lay on another grid, and was allowed to
+    arrays: dict[str, str] = Field(default_factory=dict)  # their hashes; older cases lack them
 
     @field_validator("affine", "raw_affine")
     @classmethod
@@ -78,6 +80,7 @@ class SupervoxelMeta(Strict):
 
     min_size: int
     pixels: tuple[tuple[int, ...], ...]
+    array: str = ""  # its hash, as in `Meta`
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,24 @@ class Case:
             )
         return found
 
+    def check_content(self, *names: str) -> None:
+        """Read arrays; raises `UserError` for one that is not what was once written."""
+        for name in names:
+            cut = name == "supervoxels"
+            known = self.supervoxel_meta.array if cut else self.meta.arrays.get(name, "")
+            if known and known != content_hash(self.array(name)):
+                raise UserError(
+                    f"{self.folder / name}.npy: holds other values than were written; delete its "
+                    "folder and prepare the case again"
+                )
+
+
+def content_hash(array: np.ndarray) -> str:
+    """SHA-256 of shape and values."""
+    total = hashlib.sha256(repr(array.shape).encode())
+    total.update(np.ravel(array))
+    return total.hexdigest()
+
 
 def case_folder(card: Card, case: str) -> Path:
     """Folder of a prepared case."""
@@ -206,7 +227,9 @@ def write_folder(folder: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> 
             temporary.mkdir(parents=True)
             for name, array in arrays.items():
                 np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-            (temporary / META).write_text(meta.model_dump_json(), encoding="utf-8")
+            written = {name: content_hash(array) for name, array in arrays.items()}
+            described = meta.model_copy(update={"arrays": written}).model_dump_json()
+            (temporary / META).write_text(described, encoding="utf-8")
             if folder.exists():
                 shutil.rmtree(folder)
             os.replace(temporary, folder)
@@ -226,10 +249,12 @@ def write_supervoxels(case: Case, labels: LabelVolume, meta: SupervoxelMeta) -> 
     """Add pseudo-labels to a case; their description comes last and makes them count."""
     target = case.folder / SUPERVOXELS
     temporary = case.folder / f".{os.getpid()}-supervoxels.npy"
+    labels = labels.astype(np.uint16)
+    meta = meta.model_copy(update={"array": content_hash(labels)})
     with writing(target):
         try:
             target.unlink(missing_ok=True)
-            np.save(temporary, labels.astype(np.uint16), allow_pickle=False)
+            np.save(temporary, labels, allow_pickle=False)
             os.replace(temporary, case.folder / "supervoxels.npy")
             temporary.write_text(meta.model_dump_json(), encoding="utf-8")
             os.replace(temporary, target)

@@ -138,6 +138,8 @@ def support_query_pairs(folder: RunFolder) -> Iterator[Pair]:
     cases = open_cases(folder.card)
     check_unchanged(folder, cases)
     tested = split(folder.card, cases, folder.run.data.fold).tested
+    for case in tested:
+        case.check_content("image", "label")
     for supports, queries in support_sets(
         tested, policy=settings.support, index=settings.support_index, shots=settings.shots
     ):
