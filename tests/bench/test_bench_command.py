@@ -106,6 +106,12 @@ def bare(tmp_path, monkeypatch):
     return given
 
 
+def test_a_folder_that_is_a_file(tmp_path, capsys):
+    (tmp_path / "notes").touch()
+    sentence = complaint(["bench", "--quick", "-o", tmp_path / "notes"], capsys)
+    assert f"{tmp_path / 'notes'} is a file; give the name of a folder" in sentence
+
+
 def test_told_to_end_it_takes_its_folder_away(bare, tmp_path, capsys):
     def end(scene):
         assert [scene.home] == [*tmp_path.iterdir()]
