@@ -1,5 +1,6 @@
 """Files that are whole or not there, however a process ends."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -134,3 +135,15 @@ def tell_holder(folder: Path) -> str:
         return ": `{command}` (process {process} on {host}, since {since})".format_map(known)
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's contents; raises `UserError` where it cannot be read."""
+    total = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from None
+    return total.hexdigest()

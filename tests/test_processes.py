@@ -178,9 +178,10 @@ def test_a_process_that_was_killed_is_told_of(processes, places, capsys):
     assert "signal 9 ended a process of this run" in complaint(words, capsys)
 
 
-def test_control_c_reaches_every_process(processes, places, capsys):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_control_c_reaches_every_process(number, processes, places, capsys):
     from torch.distributed.elastic.multiprocessing import SignalException
 
-    processes(SignalException("stopped", signal.SIGINT))
+    processes(SignalException("stopped", number))
     words = shlex.split(places("train {file} machine.devices=2"))
-    assert end_of(words, capsys)[0] == 130
+    assert end_of(words, capsys)[0] == 128 + number

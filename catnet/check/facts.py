@@ -1,5 +1,6 @@
 """What is measured of one prepared case, so that cases can be compared with each other."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from numpy import ndarray
 
 from catnet.arrays import LabelVolume, Volume
 from catnet.data.card import Card
-from catnet.data.store import Case, content_hash
+from catnet.data.store import Case
 from catnet.data.volume import standard_grid
 
 Triple = tuple[float, float, float]
@@ -79,3 +80,9 @@ def hashes_of(case: Case, image: Volume, label: LabelVolume) -> dict[str, str]:
     raw = {f"raw {kind}": digest for kind, digest in case.meta.sources.items()}
     prepared = {"image": image, "label": label}
     return raw | {kind: content_hash(array) for kind, array in prepared.items()}
+
+
+def content_hash(array: ndarray) -> str:
+    """SHA-256 of shape and values."""
+    values = np.ascontiguousarray(array)
+    return hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()

@@ -4,8 +4,8 @@ FILE is what a run has ended with when its loss or its gradient was no number: t
 step and the weights before it. The folder of a RUN and --step K give any other step: the episode is
 always the very same, the weights are those of the nearest checkpoint before it (or the initial
 ones: a run keeps its last two), and with --exact those that the run had then, for which it is
-trained on from there. Layers
-that an encoder leaves out at random are those of the step where one process trained the run.
+trained on from there. Layers that an encoder leaves out at random are those of the step where one
+process trained the run.
 
 Printed are the loss and its parts, the norm of the gradient, what the episodes hold, and the first
 module whose output is no number; drawn, beside the file, are the episodes with every mask.

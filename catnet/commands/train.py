@@ -12,6 +12,7 @@ example:
 import argparse
 import logging
 import os
+import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,6 +27,7 @@ from catnet.files import alone
 from catnet.journal import Progress
 from catnet.model.networks import build_network
 from catnet.paths import FOLLOW
+from catnet.processes import ToldToEnd
 from catnet.question import load_run
 from catnet.runs import SETTINGS, RunFolder, find_run_folder, write_settings
 from catnet.train import open_training, train
@@ -116,7 +118,7 @@ def start_processes(folder: RunFolder) -> None:
             f"signal {-failure.exitcode} ended a process of this run, often for want of memory; "
             "lower train.batch; the same command goes on from the last checkpoint"
         ) from None
-    except SignalException:
-        raise KeyboardInterrupt from None
+    except SignalException as stopped:
+        raise (ToldToEnd if stopped.sigval == signal.SIGTERM else KeyboardInterrupt) from None
     finally:
         del os.environ[FOLLOW]

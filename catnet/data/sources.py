@@ -12,6 +12,7 @@ from catnet.data.companions import companions
 from catnet.data.labels import label_files
 from catnet.data.store import natural
 from catnet.errors import UserError
+from catnet.files import file_hash
 
 
 def raw_cases(card: Card, raw: Path) -> dict[str, tuple[Path, Path]]:
@@ -85,16 +86,4 @@ def source_hash(paths: Iterable[Path]) -> str:
         for file in (file for file in files if file.is_file()):
             name = file.relative_to(path).as_posix() if path.is_dir() else file.name
             total.update(f"{name}\0{file_hash(file)}\0".encode())
-    return total.hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's contents; raises `UserError` where it cannot be read."""
-    total = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                total.update(block)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from None
     return total.hexdigest()

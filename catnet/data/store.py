@@ -7,7 +7,6 @@ $CATNET_DATA/CARD/CASE/image.npy        float32 (d, h, w), z-scored
                       /supervoxels.json their settings, pixels a slice
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -25,7 +24,7 @@ from catnet.arrays import LabelVolume, Volume
 from catnet.data.card import Card
 from catnet.data.volume import Grid
 from catnet.errors import UserError, writing
-from catnet.files import is_alive
+from catnet.files import file_hash, is_alive
 from catnet.paths import data_home
 from catnet.strict import Strict, check
 
@@ -53,7 +52,7 @@ class Meta(Strict):
     pixels: dict[str, tuple[int, ...]]
     remarks: tuple[str, ...] = ()
     resampled: bool = False  # the label lay on another grid, and was allowed to
-    arrays: dict[str, str] = Field(default_factory=dict)  # their hashes; older cases lack them
+    arrays: dict[str, str] = Field(default_factory=dict)  # hashes of files; older cases lack them
 
     @field_validator("affine", "raw_affine")
     @classmethod
@@ -80,7 +79,7 @@ class SupervoxelMeta(Strict):
 
     min_size: int
     pixels: tuple[tuple[int, ...], ...]
-    array: str = ""  # its hash, as in `Meta`
+    array: str = ""  # the hash of its file, as in `Meta`
 
 
 @dataclass(frozen=True)
@@ -151,18 +150,13 @@ class Case:
         for name in names:
             cut = name == "supervoxels"
             known = self.supervoxel_meta.array if cut else self.meta.arrays.get(name, "")
-            if known and known != content_hash(self.array(name)):
+            path = self.folder / f"{name}.npy"
+            self.array(name)  # says what else is wrong with it
+            if known and known != file_hash(path):
                 raise UserError(
-                    f"{self.folder / name}.npy: holds other values than were written; delete its "
-                    "folder and prepare the case again"
+                    f"{path}: holds other values than were written; delete its folder and prepare "
+                    "the case again"
                 )
-
-
-def content_hash(array: np.ndarray) -> str:
-    """SHA-256 of shape and values."""
-    total = hashlib.sha256(repr(array.shape).encode())
-    total.update(np.ravel(array))
-    return total.hexdigest()
 
 
 def case_folder(card: Card, case: str) -> Path:
@@ -227,7 +221,7 @@ def write_folder(folder: Path, arrays: Mapping[str, np.ndarray], meta: Meta) -> 
             temporary.mkdir(parents=True)
             for name, array in arrays.items():
                 np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-            written = {name: content_hash(array) for name, array in arrays.items()}
+            written = {name: file_hash(temporary / f"{name}.npy") for name in arrays}
             described = meta.model_copy(update={"arrays": written}).model_dump_json()
             (temporary / META).write_text(described, encoding="utf-8")
             if folder.exists():
@@ -249,12 +243,11 @@ def write_supervoxels(case: Case, labels: LabelVolume, meta: SupervoxelMeta) -> 
     """Add pseudo-labels to a case; their description comes last and makes them count."""
     target = case.folder / SUPERVOXELS
     temporary = case.folder / f".{os.getpid()}-supervoxels.npy"
-    labels = labels.astype(np.uint16)
-    meta = meta.model_copy(update={"array": content_hash(labels)})
     with writing(target):
         try:
             target.unlink(missing_ok=True)
-            np.save(temporary, labels, allow_pickle=False)
+            np.save(temporary, labels.astype(np.uint16), allow_pickle=False)
+            meta = meta.model_copy(update={"array": file_hash(temporary)})
             os.replace(temporary, case.folder / "supervoxels.npy")
             temporary.write_text(meta.model_dump_json(), encoding="utf-8")
             os.replace(temporary, target)

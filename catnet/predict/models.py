@@ -8,11 +8,11 @@ import torch
 
 from catnet.config import MachineSettings
 from catnet.data.card import Card, load_card
-from catnet.data.sources import file_hash
 from catnet.engine import choose_device, set_up_cpu
 from catnet.errors import UserError
 from catnet.evaluate.predictors import CopyPredictor, NetworkPredictor, Predictor
 from catnet.evaluate.run import DTYPE
+from catnet.files import file_hash
 from catnet.model.hub import HUB, local_folder
 from catnet.model.network import WEIGHTS
 from catnet.model.networks import load_network
