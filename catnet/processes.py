@@ -32,13 +32,20 @@ class ToldToEnd(KeyboardInterrupt):
 
 
 def end(number: int, frame: object) -> NoReturn:
-    """Raise `ToldToEnd`."""
+    """Raise `ToldToEnd`; loader processes that were told too, and end, are no error then."""
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
     raise ToldToEnd
 
 
 @contextmanager
 def tidy_when_told_to_end() -> Iterator[None]:
-    """Within, SIGTERM ends the process as Ctrl-C does: through every `finally`."""
+    """Within, SIGTERM ends the process as Ctrl-C does: through every `finally`.
+
+    One of several that torchrun started ends at once: torchrun ends what that one started, too.
+    """
+    if "LOCAL_RANK" in os.environ:
+        yield
+        return
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield

@@ -1,4 +1,5 @@
 import errno
+import os
 import re
 import resource
 import shlex
@@ -207,13 +208,13 @@ def test_control_c_while_a_process_trains(number, tiny, tiny_home):
     folder = tiny("train.steps=5000")
     command = [sys.executable, "-m", "catnet", "train", tiny_home / "tiny.yml", "train.steps=5000"]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background: ignored
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     signal.signal(signal.SIGINT, before)
     try:
         while not (folder.path / "log.jsonl").is_file():
             assert process.poll() is None
             time.sleep(0.01)
-        process.send_signal(number)
+        os.killpg(process.pid, number)  # its loader process is told too
         _, err = process.communicate(timeout=120)
     finally:
         process.kill()
