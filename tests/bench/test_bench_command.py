@@ -118,6 +118,7 @@ def test_told_to_end_it_takes_its_folder_away(bare, tmp_path, capsys):
         os.kill(os.getpid(), signal.SIGTERM)
 
     kept = []
+    children = signal.getsignal(signal.SIGCHLD)  # a process that ends no longer minds them
     before = signal.signal(signal.SIGTERM, lambda number, _: kept.append(number))
     try:
         assert end_of(bare(end), capsys)[0] == 128 + signal.SIGTERM
@@ -126,6 +127,7 @@ def test_told_to_end_it_takes_its_folder_away(bare, tmp_path, capsys):
         assert kept == [signal.SIGTERM]  # whoever had it has it again
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGCHLD, children)
 
 
 def test_stopped_it_does_not_promise_to_go_on(bare, tmp_path, capsys):
