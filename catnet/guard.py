@@ -54,7 +54,7 @@ class Guard:
 
     def end(self, step: int, loss: float, norm: float, model: nn.Module | None) -> None:
         """Save the step, with the weights before it where `model` still has them, and raise."""
-        path = snapshot_path(self.folder.path, step)
+        path = snapshot_path(self.folder.replay, step)
         if self.engine.first:
             weights = None if model is None else model.state_dict()
             save_snapshot(path, Snapshot(self.folder.run, step, self.redraw(step), weights))

@@ -1,11 +1,10 @@
-"""Where cards, prepared data and runs lie, and whom to follow, as the environment says."""
+"""What the environment says: where cards, prepared data and runs lie, and whom to follow."""
 
 import errno
 import os
 from pathlib import Path
 
 FOLLOW = "CATNET_FOLLOW"  # the process that this one is to end with
-REPLAY = "replay"  # in the folder of a run: steps to compute again
 
 
 def home(variable: str, usual: str) -> Path:

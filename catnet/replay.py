@@ -18,7 +18,6 @@ from catnet.errors import UserError
 from catnet.loading import training_batch, whole_batch
 from catnet.model.loss import Losses, Objective
 from catnet.model.weights import first_difference
-from catnet.paths import REPLAY
 from catnet.runs import SETTINGS, RunFolder, open_run_folder
 from catnet.snapshot import Snapshot, load_snapshot
 from catnet.train import (
@@ -56,7 +55,7 @@ def read_step(path: Path, *, report: Report) -> Snapshot:
     place = path.absolute().parent.parent
     if not (place / SETTINGS).is_file():
         raise UserError(
-            f"{path}: holds no weights, and does not lie in the folder {REPLAY} of its run, whose "
+            f"{path}: holds no weights, and does not lie in the folder replay of its run, whose "
             "training gives them; move it back there"
         )
     folder = open_run_folder(place)

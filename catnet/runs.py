@@ -63,6 +63,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def replay(self) -> Path:
+        """Folder of steps to compute again."""
+        return self.path / "replay"
+
+    @property
     def trained(self) -> bool:
         """Whether training has ended."""
         return (self.model / "model.safetensors").is_file()

@@ -19,7 +19,6 @@ from catnet.config import Run
 from catnet.episode import Episode
 from catnet.errors import UserError
 from catnet.files import write_bytes
-from catnet.paths import REPLAY
 from catnet.strict import explain
 
 SIDE = 32  # pixels that the sides of a slice are multiples of
@@ -36,8 +35,8 @@ class Snapshot:
 
 
 def snapshot_path(folder: Path, step: int) -> Path:
-    """Where the step that ended a run lies, in the folder of that run."""
-    return folder / REPLAY / f"fault-{step:0>8}.safetensors"
+    """Where the step that ended a run lies in `folder`, the one of that run for such steps."""
+    return folder / f"fault-{step:0>8}.safetensors"
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:

@@ -42,8 +42,8 @@ def test_a_run_ends_before_a_bad_step_is_saved(every, tiny, capsys):
     folder = tiny(*WILD, f"machine.log_every={every}", "machine.checkpoint_every=1")
     said = fail(folder)
     (line,) = (line for line in runs() if line.subject == f"run {folder.path.name}")
-    assert f"catnet replay {snapshot_path(folder.path, 2)}" in line.remedy
-    path = snapshot_path(folder.path, 2)
+    assert f"catnet replay {snapshot_path(folder.replay, 2)}" in line.remedy
+    path = snapshot_path(folder.replay, 2)
     assert said.startswith(f"{folder.path}: the loss of step 2 is nan; lower train.rate, then")
     assert said.endswith(f"`catnet replay {path}` shows the step")
     (saved,) = checkpoints(folder.checkpoints)
@@ -78,10 +78,10 @@ def test_on_a_gpu_it_is_noticed_before_anything_is_saved(tiny, monkeypatch, caps
         said = fail(folder)
     assert "the loss of step 2 is nan" in said
     assert not checkpoints(folder.checkpoints)
-    path = snapshot_path(folder.path, 2)
+    path = snapshot_path(folder.replay, 2)
     assert load_snapshot(path).weights is None  # they were overwritten before it was noticed
     late = end_of(["replay", path], capsys)
-    prompt = snapshot_path(folder.path.parent / "prompt", 2)
+    prompt = snapshot_path(folder.path.parent / "prompt" / "replay", 2)
     monkeypatch.setattr("catnet.guard.snapshot_path", lambda folder, step: prompt)
     fail(folder)
     assert load_snapshot(prompt).weights is not None

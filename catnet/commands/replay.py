@@ -25,7 +25,6 @@ from catnet.episode import Episode
 from catnet.errors import UserError
 from catnet.files import write_bytes
 from catnet.journal import draw_episode
-from catnet.paths import REPLAY
 from catnet.replay import Replay, Report, draw_step, read_step, replay
 from catnet.runs import open_run_folder
 from catnet.snapshot import Snapshot
@@ -75,7 +74,7 @@ def open_step(options: argparse.Namespace, *, report: Report) -> tuple[Snapshot,
     weights = "initial" if done == 0 else f"after step {done}"
     if done == step - 1:
         weights += ", as they were then"
-    return snapshot, weights, folder.path / REPLAY / f"step-{step:0>8}.png"
+    return snapshot, weights, folder.replay / f"step-{step:0>8}.png"
 
 
 def describe(snapshot: Snapshot, found: Replay, *, weights: str) -> list[str]:

@@ -7,7 +7,7 @@ from catnet.data.store import open_cases
 from catnet.doctor.line import Line, ask
 from catnet.errors import UserError
 from catnet.files import held
-from catnet.paths import REPLAY, runs_home
+from catnet.paths import runs_home
 from catnet.runs import LOG, SETTINGS, RunFolder, check_unchanged, open_run_folder, read_json_lines
 
 SWEEPS = "sweeps"
@@ -70,7 +70,7 @@ def unfinished(folder: RunFolder, subject: str, lost: str) -> Line:
         return Line(subject, "ok", f"{what}, being trained now")
     if lost:
         return Line(subject, "problem", f"{what}, and cannot go on", lost)
-    if faults := sorted((folder.path / REPLAY).glob("fault-*")):
+    if faults := sorted(folder.replay.glob("fault-*")):
         remedy = f"`catnet replay {faults[-1]}` shows the step; lower train.rate in a new run"
         return Line(subject, "note", f"{what}, ended by a number that is none", remedy)
     again = "`catnet train` with the same file and settings"
